@@ -1,0 +1,1 @@
+"""calctl: the command line, and the local control plane behind `calctl up`."""
