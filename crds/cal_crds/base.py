@@ -16,16 +16,33 @@ class Rule:
         self.rule, self.message = rule, message
 
 
+def _complete(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """What pydantic's JSON schema leaves out: our rules, and the default of parts that are filled in themselves."""
+    assert issubclass(model, Model)
+    if model.rules:
+        schema["x-kubernetes-validations"] = [{"rule": rule.rule, "message": rule.message} for rule in model.rules]
+    for name, field in model.model_fields.items():
+        if isinstance(field.default_factory, type) and issubclass(field.default_factory, Model):
+            # Written out: the API server checks a default against the rules before it fills in what is in it.
+            whole = field.default_factory().dump()
+            schema["properties"][field.alias or name]["default"] = {k: v for k, v in whole.items() if v not in ("", [])}
+
+
 class Model(BaseModel):
     """A part of a resource. `rules` become `x-kubernetes-validations` of the generated schema."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", use_enum_values=False, protected_namespaces=()
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        use_enum_values=False,
+        protected_namespaces=(),
+        json_schema_extra=_complete,
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def dump(self) -> dict[str, Any]:
-        """As the API server takes it: camelCase, absent instead of null, only what was set or differs from its default."""
+        """As the API server takes it: camelCase, absent instead of null; defaults are written out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from cal_crds.base import UID, URL, Message, Model, ObjectName, Resource, Rule, Text, Time, Word, list_atomic, list_map
 from cal_crds.conditions import Conditions
 from cal_crds.pool import Cost, PoolRef
-from cal_crds.workload import ServedModel, SecretKeyRef, Workload
+from cal_crds.workload import SecretKeyRef, ServedModel, Workload
 
 
 class DeploymentDesiredState(StrEnum):

@@ -78,7 +78,9 @@ class Offer(Model):
 class NodeSpec(Model):
     """The intent to buy, recorded before anything is bought."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "a ComputeNode's spec can't be changed; delete it and it is replaced"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self == oldSelf", "a ComputeNode's spec can't be changed; delete it and it is replaced"),
+    )
 
     deployment_ref: Annotated[ObjectRef, Field(description="The deployment that this is a replica of.")]
     pool_ref: Annotated[ObjectRef, Field(description="The pool that it is bought from.")]

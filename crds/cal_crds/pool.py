@@ -51,7 +51,9 @@ class Owner(Model):
 class ProviderRef(Model):
     """The provider that a pool buys from."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("self.name == oldSelf.name", "providerRef.name can't be changed; make another pool"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.name == oldSelf.name", "providerRef.name can't be changed; make another pool"),
+    )
 
     name: Annotated[ObjectName, Field(description="Name of a ComputeProvider. Immutable.")]
     credential: Annotated[

@@ -43,7 +43,9 @@ class EnvSource(Model):
 class EnvVar(Model):
     """An environment variable: a literal value, or a reference to a Secret. Secrets never stand here in the clear."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("!(has(self.value) && has(self.valueFrom))", "give value or valueFrom, not both"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!(has(self.value) && has(self.valueFrom))", "give value or valueFrom, not both"),
+    )
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")]
     value: Annotated[str | None, Field(max_length=32768, description="Literal value.")] = None
@@ -84,7 +86,9 @@ class TCPSocket(Model):
 class Probe(Model):
     """How to see that the workload serves. Without one, the first port must accept a TCP connection."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("has(self.httpGet) != has(self.tcpSocket)", "give exactly one of httpGet and tcpSocket"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.httpGet) != has(self.tcpSocket)", "give exactly one of httpGet and tcpSocket"),
+    )
 
     http_get: Annotated[HTTPGet | None, Field(description="Probe by HTTP.")] = None
     tcp_socket: Annotated[TCPSocket | None, Field(description="Probe by TCP.")] = None

@@ -1,0 +1,36 @@
+"""`python -m cal_crds`: writes the CRD files; with `--check` compares them instead (exit 1 and their names on a difference)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cal_crds import crd
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done or current, 1 stale (only with --check)."""
+    parser = argparse.ArgumentParser(prog="python -m cal_crds", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; say which files are stale")
+    options = parser.parse_args(arguments)
+    wanted = {crd.folder() / name: text for name, text in crd.files().items()}
+    return _check(wanted) if options.check else _write(wanted)
+
+
+def _write(wanted: dict[Path, str]) -> int:
+    for path, text in wanted.items():
+        path.write_text(text)
+    return 0
+
+
+def _check(wanted: dict[Path, str]) -> int:
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        print(f"stale: {path}; run python -m cal_crds", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
