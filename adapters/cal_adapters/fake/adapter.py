@@ -1,0 +1,174 @@
+"""The demo market as an adapter: the contract's verbs over the books in `ledger.py`.
+
+Its nouns are the contract's own. Calls are single SQLite transactions of some microseconds, so they run on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from cal_adapters.contract import Account, Context, Instance, LaunchRequest, Mark, Observation, Stop, Traits
+from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NoCapacity, Refused
+from cal_adapters.fake import translate
+from cal_adapters.fake.catalogue import CATALOGUE, Shape
+from cal_adapters.fake.faults import ANSWER_LOST, checked, raise_for
+from cal_adapters.fake.ledger import Entry, Ledger, SoldOut
+from cal_crds.node import Offer
+from cal_crds.provider import Capabilities, DemoSettings, Support
+
+TRAITS: Final = Traits(
+    capabilities=Capabilities(
+        adapter_type="on_prem",
+        supports=[
+            Support.LOG_STREAMING,
+            Support.MULTI_GPU,
+            Support.SPOT_INSTANCES,
+            Support.DIRECT_PROVISIONING,
+            Support.EPHEMERAL,
+            Support.READINESS_POLL,
+        ],
+        readiness_timeout_seconds=300,
+        polling_interval_seconds=5,
+        features=["made_up", "market_based_pricing"],
+        pool_type="job",
+    ),
+    observe_seconds=20.0,
+    poll_seconds=1.0,
+    launch_timeout_seconds=10.0,
+    concurrency=64,
+    calls_per_second=5000.0,
+    needs_credentials=False,
+)
+_FOLLOW_SECONDS: Final = 0.2
+
+
+def ledger_path(state_dir: Path, provider: str) -> Path:
+    """Where the books of the market that this ComputeProvider stands for are kept."""
+    return state_dir / "demo" / f"{provider}.sqlite"
+
+
+def create(context: Context, clock: Callable[[], float] = time.time) -> DemoAdapter:
+    """The demo adapter. Refused if the operator has no folder for adapters' state, or the settings name unknown faults."""
+    if context.state_dir is None:
+        raise Refused("The demo market needs a folder to keep its books in (--adapter-state-dir)")
+    settings = context.settings.demo or DemoSettings()
+    checked(settings.faults)
+    return DemoAdapter(context, settings, Ledger(ledger_path(context.state_dir, context.provider), clock))
+
+
+class DemoAdapter:
+    """The made-up market. `ledger` is open to tests: it scripts faults, time and what happens to instances."""
+
+    traits = TRAITS
+
+    def __init__(self, context: Context, settings: DemoSettings, ledger: Ledger) -> None:
+        self._context, self._settings, self.ledger = context, settings, ledger
+        self._account = f"demo-{context.provider}"
+
+    async def check(self) -> Account:
+        self._meet_faults("check")
+        return Account(id=self._account)
+
+    async def offers(self) -> Sequence[Offer]:
+        self._meet_faults("offers")
+        offers = [shape.offer.model_copy(update={"available": self._left(shape)}) for shape in CATALOGUE.values()]
+        return sorted(offers, key=lambda offer: (Decimal(offer.price_per_hour), offer.id))
+
+    async def find(self, mark: Mark) -> Sequence[Instance]:
+        self._meet_faults("find")
+        entry = self.ledger.of_mark(mark)
+        live = entry is not None and entry.live(self.ledger.now())
+        return [translate.instance(entry, self._account)] if entry is not None and live else []
+
+    async def launch(self, request: LaunchRequest) -> Instance:
+        answer_lost = self._fault("launch")
+        factor = self.ledger.price_factor(request.offer.id)
+        purchase = translate.purchase(request, self._settings, factor, self.ledger.now())
+        try:
+            entry = self.ledger.buy(purchase)
+        except SoldOut:
+            raise NoCapacity(f"The demo market has no {purchase.offer} left") from None
+        if answer_lost:
+            raise_for("OutcomeUnknown", "launch")
+        return translate.instance(entry, self._account)
+
+    async def observe(self, handle: str) -> Observation:
+        self._meet_faults("observe")
+        return translate.observation(self._entry(handle), self.ledger.now())
+
+    async def stop(self, handle: str) -> Stop:
+        answer_lost = self._fault("stop")
+        entry = self._known(handle)
+        if entry is not None and entry.live(now := self.ledger.now()):
+            entry = self.ledger.stop(entry.id, now + self._settings.stop_delay_milliseconds / 1000)
+        if answer_lost:
+            raise_for("OutcomeUnknown", "stop")
+        return Stop.STOPPING if entry is not None and entry.live(self.ledger.now()) else Stop.GONE
+
+    async def list_marked(self) -> Sequence[Instance]:
+        self._meet_faults("list")
+        entries = self.ledger.of_installation(self._context.installation)
+        return [translate.instance(entry, self._account) for entry in entries]
+
+    async def logs(self, handle: str, tail: int) -> Sequence[str]:
+        self._meet_faults("logs")
+        return self._lines(self._entry(handle))[-tail:] if tail > 0 else []
+
+    async def follow(self, handle: str, tail: int) -> AsyncIterator[str]:
+        """The last lines, then each as it comes, until the instance is over."""
+        told = max(0, len(self._lines(self._entry(handle))) - max(0, tail))
+        while True:
+            # Asked before the lines are read, so that the last ones are not missed.
+            over = not self._entry(handle).live(self.ledger.now())
+            lines = self._lines(self._entry(handle))
+            for line in lines[told:]:
+                yield line
+            told = len(lines)
+            if over:
+                return
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def close(self) -> None:
+        self.ledger.close()
+
+    # --- helpers
+
+    def _meet_faults(self, verb: str) -> None:
+        """Raises what is scripted or set for a reading verb."""
+        if self._fault(verb):
+            raise_for("OutcomeUnknown", verb)
+
+    def _fault(self, verb: str) -> bool:
+        """Raises what is scripted or set for the verb; True: carry it out, and lose the answer."""
+        if self.ledger.revoked():
+            raise CredentialsRefused("The demo market refuses these credentials")
+        fault = self.ledger.take_fault(verb) or self._chance(verb)
+        if fault is not None and fault != ANSWER_LOST:
+            raise_for(fault, verb)
+        return fault == ANSWER_LOST
+
+    def _chance(self, verb: str) -> str | None:
+        shown = (f for f in self._settings.faults if f.verb == verb and random.randrange(100) < f.percent)
+        return next((fault.error for fault in shown), None)
+
+    def _left(self, shape: Shape) -> int | None:
+        return None if shape.stock is None else max(0, shape.stock - self.ledger.sold(shape.offer.id))
+
+    def _known(self, handle: str) -> Entry | None:
+        number = translate.number(handle)
+        return self.ledger.entry(number) if number is not None else None
+
+    def _entry(self, handle: str) -> Entry:
+        entry = self._known(handle)
+        if entry is None:
+            raise InstanceNotFound(f"The demo market knows no instance {handle!r}")
+        return entry
+
+    def _lines(self, entry: Entry) -> list[str]:
+        return translate.log(entry, self.ledger.lines(entry.id), self.ledger.now())

@@ -1,0 +1,37 @@
+"""The faults that the demo market can show: every error of the contract, by name, and AnswerLost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+from cal_adapters.errors import AdapterError, Refused
+from cal_crds.provider import DemoFault
+
+VERBS: Final = ("check", "find", "launch", "list", "logs", "observe", "offers", "stop")
+
+
+def _family(base: type[AdapterError]) -> Iterator[type[AdapterError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _family(kind)
+
+
+ERRORS: Final = MappingProxyType({kind.__name__: kind for kind in _family(AdapterError)})
+#: The effect happens and the caller is told nothing: OutcomeUnknown.
+ANSWER_LOST: Final = "AnswerLost"
+
+
+def checked(faults: Sequence[DemoFault]) -> None:
+    """Refused if a fault of the settings can't be shown."""
+    for fault in faults:
+        if fault.verb not in VERBS:
+            raise Refused(f"spec.demo.faults: no verb {fault.verb!r}; there are {', '.join(VERBS)}")
+        if fault.error not in ERRORS and fault.error != ANSWER_LOST:
+            raise Refused(f"spec.demo.faults: no error {fault.error!r}; there are {', '.join([*ERRORS, ANSWER_LOST])}")
+
+
+def raise_for(fault: str, verb: str) -> NoReturn:
+    """Raises the error of that name."""
+    raise ERRORS[fault](f"demo market: {fault} on {verb}, as it was told to")
