@@ -138,7 +138,7 @@ class Cluster:
         try:
             if response.status >= 400:
                 raise _error(response.status, await response.read())
-            async for line in response.content:
+            async for line in _lines(response):
                 event: Body = json.loads(line)
                 if event["type"] == "ERROR":
                     raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
@@ -149,14 +149,14 @@ class Cluster:
             response.close()
 
     async def stream(self, path: str, **query: str) -> AsyncIterator[bytes]:
-        """The lines of a text reply as they come, like a followed Pod log."""
+        """The lines of a text reply as they come, like a followed Pod log. A line above 1 MiB comes in pieces."""
         response = await self._send(
             "GET", path, query, {}, None, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
         )
         try:
             if response.status >= 400:
                 raise _error(response.status, await response.read())
-            async for line in response.content:
+            async for line in _lines(response, limit=2**20):
                 yield line
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(0, f"stream of {path} broke: {error!r}") from error
@@ -219,6 +219,22 @@ class Cluster:
             raise Unavailable(0, f"{method} {path}: the API server could not be asked: {error!r}") from error
         response: aiohttp.ClientResponse = reply.response
         return response
+
+
+async def _lines(response: aiohttp.ClientResponse, limit: int = 2**26) -> AsyncIterator[bytes]:
+    """The lines of a reply, ends included. aiohttp's own iteration fails on lines above 128 KiB, and a provider's offers are longer."""
+    rest = bytearray()
+    async for chunk in response.content.iter_any():
+        *ends, tail = chunk.split(b"\n")
+        for end in ends:
+            yield bytes(rest + end + b"\n")
+            rest.clear()
+        rest += tail
+        if len(rest) > limit:
+            yield bytes(rest)
+            rest.clear()
+    if rest:
+        yield bytes(rest)
 
 
 _BY_STATUS: dict[int, type[ClusterError]] = {
