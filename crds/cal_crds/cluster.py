@@ -7,7 +7,7 @@ object for every reply and don't say which of them may be repeated.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -129,8 +129,8 @@ class Cluster:
         """Ask for deletion; with `uid` only of that very object (else Conflict)."""
         return await self.request("DELETE", path, body={"preconditions": {"uid": uid}} if uid else None, query=query)
 
-    async def watch(self, path: str, resource_version: str, **query: str) -> AsyncIterator[Body]:
-        """Events {"type", "object"} from there on, bookmarks included. Ends when the server closes it; 410 is `Gone`."""
+    async def watch(self, path: str, resource_version: str, **query: str) -> AsyncGenerator[Body, None]:
+        """Events {"type", "object"} from there on, bookmarks included. Ends when the server closes it; 410 is `Gone`. Close it after."""
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version, **query}
         response = await self._send(
             "GET", path, query, {}, None, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -148,7 +148,7 @@ class Cluster:
         finally:
             response.close()
 
-    async def stream(self, path: str, **query: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The lines of a text reply as they come, like a followed Pod log. A line above 1 MiB comes in pieces."""
         response = await self._send(
             "GET", path, query, {}, None, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
