@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cal_crds.base import Message, Model, Time, list_map
+from cal_crds.base import Model, Time, list_map
 
 
 class Status(StrEnum):
@@ -175,13 +175,22 @@ class Reason(StrEnum):
     WRONG_ACCOUNT = "WrongAccount"
 
 
+# The bounds and patterns of `metav1.Condition`, which checkers of CRDs compare with.
+_TYPE = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+)
+_REASON = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+
+
 class Condition(Model):
     """One condition, as `metav1.Condition`."""
 
-    type: Annotated[str, Field(max_length=64, description="What the condition is about.")]
+    type: Annotated[str, Field(max_length=316, pattern=_TYPE, description="What the condition is about.")]
     status: Annotated[Status, Field(description="Whether it holds: True, False or Unknown.")]
-    reason: Annotated[str, Field(max_length=128, description="Why, as one documented word.")]
-    message: Annotated[Message, Field(description="Why, for a person.")] = ""
+    reason: Annotated[
+        str, Field(min_length=1, max_length=1024, pattern=_REASON, description="Why, as one documented word.")
+    ]
+    message: Annotated[str, Field(max_length=32768, description="Why, for a person.")] = ""
     observed_generation: Annotated[
         int, Field(ge=0, le=2**53, description="The generation of the spec that this was said of.")
     ] = 0

@@ -54,8 +54,14 @@ class DeploymentSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.poolRef) != has(self.external)", "give exactly one of poolRef and external"),
         Rule(
-            "!has(oldSelf.poolRef) || (has(self.poolRef) && self.poolRef.name == oldSelf.poolRef.name)",
+            "has(self.poolRef) == has(oldSelf.poolRef)"
+            " && (!has(self.poolRef) || self.poolRef.name == oldSelf.poolRef.name)",
             "poolRef can't be changed; make another deployment",
+        ),
+        Rule(
+            "!has(oldSelf.poolRef) || !has(oldSelf.poolRef.uid) || !has(self.poolRef)"
+            " || (has(self.poolRef.uid) && self.poolRef.uid == oldSelf.poolRef.uid)",
+            "poolRef.uid can't be changed once it is set; make another deployment",
         ),
     )
 

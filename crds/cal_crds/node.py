@@ -31,8 +31,8 @@ from cal_crds.workload import ServedModel, Workload
 class ObjectRef(Model):
     """An object in the same namespace, told apart from a later one of the same name."""
 
-    name: Annotated[ObjectName, Field(description="Name.")]
-    uid: Annotated[UID, Field(min_length=1, description="Uid.")]
+    name: Annotated[ObjectName, Field(description="Name of the object.")]
+    uid: Annotated[UID, Field(min_length=1, description="Uid of the object.")]
 
 
 class NodeProviderRef(ProviderRef):
@@ -44,8 +44,8 @@ class NodeProviderRef(ProviderRef):
 class OfferAttribute(Model):
     """One fact about an offer that only its provider knows."""
 
-    name: Annotated[Word, Field(min_length=1, description="Name.")]
-    value: Annotated[str, Field(max_length=512, description="Value.")]
+    name: Annotated[Word, Field(min_length=1, description="Name of the fact.")]
+    value: Annotated[str, Field(max_length=512, description="What it is.")]
 
 
 class Offer(Model):

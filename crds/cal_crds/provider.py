@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -93,6 +93,14 @@ class NosanaSettings(Model):
     job_timeout_minutes: Annotated[
         int, Field(ge=1, le=525600, description="Length of one job; the adapter extends it while wanted.")
     ] = 60
+    node_url: Annotated[
+        URL,
+        Field(
+            alias="nodeURL",
+            pattern=r"^https?://[^\s]*\{node\}[^\s]*$",
+            description="URL of a running host, for live logs; `{node}` stands for its address.",
+        ),
+    ] = "https://{node}.node.k8s.prd.nos.ci"
 
 
 class AkashSettings(Model):
@@ -101,6 +109,16 @@ class AkashSettings(Model):
     deposit: Annotated[Money | None, Field(description="US dollars to deposit, for accounts that must.")] = None
     bid_wait_seconds: Annotated[int, Field(ge=1, le=600, description="How long bids are collected.")] = 30
     denom: Annotated[Word, Field(description="uact or uakt.")] = "uact"
+
+
+#: Settings block -> the adapter that it is for.
+SETTINGS: Final = {"local": "local", "demo": "demo", "kubernetes": "k8s", "nosana": "nosana", "akash": "akash"}
+
+
+def _settings_of(adapter: str, block: str) -> Rule:
+    return Rule(
+        f"!has(self.{block}) || self.adapter == '{adapter}'", f"{block} has settings of the adapter {adapter} only"
+    )
 
 
 class ProviderSpec(Model):
@@ -112,6 +130,7 @@ class ProviderSpec(Model):
             "!has(self.defaultCredential) || (has(self.credentials) && self.credentials.exists(c, c.name == self.defaultCredential))",
             "defaultCredential must be the name of one of credentials",
         ),
+        *(_settings_of(adapter, block) for block, adapter in SETTINGS.items()),
     )
 
     adapter: Annotated[Label, Field(description="Name of the adapter. Immutable.")]

@@ -47,7 +47,10 @@ class EnvVar(Model):
         Rule("!(has(self.value) && has(self.valueFrom))", "give value or valueFrom, not both"),
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name of the variable."),
+    ]
     value: Annotated[str | None, Field(max_length=32768, description="Literal value.")] = None
     value_from: Annotated[EnvSource | None, Field(description="Source of the value, in place of a literal.")] = None
 
@@ -112,19 +115,26 @@ class ImagePullSecret(Model):
     name: Annotated[ObjectName, Field(description="Name of the Secret.")]
 
 
+def _probed_port(probe: str) -> Rule:
+    """The probe names one of the ports, or one that the engine brings."""
+    asked = f"self.readinessProbe.{probe}"
+    return Rule(
+        f"!has(self.readinessProbe) || !has({asked}) ||"
+        " (has(self.engine) && (!has(self.ports) || size(self.ports) == 0)) ||"
+        f" (has(self.ports) && self.ports.exists(p, p.name == {asked}.port))",
+        f"readinessProbe.{probe}.port must be the name of one of ports",
+    )
+
+
 class Workload(Model):
     """The container (or, with the local adapter, the process) that serves the model."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        _probed_port("httpGet"),
+        _probed_port("tcpSocket"),
         Rule(
-            "!has(self.readinessProbe) || !has(self.readinessProbe.httpGet) || !has(self.ports)"
-            " || self.ports.exists(p, p.name == self.readinessProbe.httpGet.port)",
-            "readinessProbe.httpGet.port must be the name of one of ports",
-        ),
-        Rule(
-            "!has(self.readinessProbe) || !has(self.readinessProbe.tcpSocket) || !has(self.ports)"
-            " || self.ports.exists(p, p.name == self.readinessProbe.tcpSocket.port)",
-            "readinessProbe.tcpSocket.port must be the name of one of ports",
+            "!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.port == p.port))",
+            "ports must have different numbers",
         ),
     )
 
