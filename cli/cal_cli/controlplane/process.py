@@ -25,8 +25,16 @@ class Process:
     The kernel ties it to the thread that starts it: start it from the main thread.
     """
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
-        self.name, self.argv, self.log, self.env = name, list(argv), log, env
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        inherit: Sequence[int] = (),
+    ) -> None:
+        """`env` None: ours. `inherit`: file descriptors that it keeps, under their numbers."""
+        self.name, self.argv, self.log, self.env, self.inherit = name, list(argv), log, env, tuple(inherit)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,6 +53,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=None if self.env is None else dict(self.env),
                 start_new_session=True,
+                pass_fds=self.inherit,
             )
 
     def exit_code(self) -> int | None:
@@ -59,11 +68,15 @@ class Process:
         if self._child is not None and self.alive():
             os.killpg(self._child.pid, number)
 
+    def terminate(self) -> None:
+        """Asks it to end; doesn't wait."""
+        self.signal(signal.SIGTERM)
+
     def stop(self, grace: float = 10.0) -> None:
         """SIGTERM, and SIGKILL for what is still there after `grace` seconds."""
         if self._child is None:
             return
-        self.signal(signal.SIGTERM)
+        self.terminate()
         try:
             self._child.wait(grace)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,5 @@
+"""`python -m cal_cli` is `calctl`."""
+
+from cal_cli.main import main
+
+main()

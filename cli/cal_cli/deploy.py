@@ -1,0 +1,107 @@
+"""`calctl create pool`, `deploy`, `terminate`, `explain`: the life of a deployment through the REST api."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cal_cli.errors import Failure
+from cal_cli.resources import RESOURCES, Scope, one, paged
+from cal_cli.rest import Body, Rest
+from cal_cli.table import table
+from cal_crds.meta import DEPLOYMENT
+
+TERMINAL = ("STOPPED", "FAILED", "TERMINATED")
+_POLL = 0.5
+
+
+def environment(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE pairs of the command line."""
+    split = [pair.partition("=") for pair in pairs]
+    bad = [name for name, equals, _ in split if not equals or not name]
+    if bad:
+        raise Failure(f"--env {bad[0]!r}: expected NAME=VALUE")
+    return {name: value for name, _, value in split}
+
+
+def wait_running(rest: Rest, identifier: str, timeout: float, show: Callable[[str], None]) -> Body:
+    """Polls until the deployment runs, showing each change of state and of the reason for waiting, with the time.
+
+    Raises `Failure` when it fails, is stopped, or `timeout` seconds pass (it goes on then).
+    """
+    began, said = time.monotonic(), ""
+    while True:
+        body = rest.get(f"/status/{identifier}")
+        state, reason = str(body.get("state")), why(body)
+        line = f"{state}{f': {reason}' if reason else ''}"
+        elapsed = time.monotonic() - began
+        if line != said:
+            said = line
+            show(f"{elapsed:6.1f} s  {line}")
+        if state == "RUNNING":
+            return body
+        if state in TERMINAL:
+            raise Failure(f"deployment {identifier} is {line}")
+        if elapsed > timeout:
+            raise Failure(f"deployment {identifier} is still {line} after {timeout:.0f} s; it goes on without us")
+        time.sleep(_POLL)
+
+
+def why(body: Body) -> str:
+    """The reason that a deployment's status gives a person."""
+    waiting = body.get("waiting")
+    message = waiting.get("message") if isinstance(waiting, dict) else None
+    return str(message or body.get("error_message") or body.get("message") or "")
+
+
+def explain(scope: Scope, wanted: str) -> str:
+    """Why a deployment is where it is: what it waits for, which offers were refused and why, its conditions and nodes."""
+    item = one(RESOURCES["deployments"], scope, wanted)
+    body = scope.rest.get(f"/status/{item['deployment_id']}")
+    head = f"deployment {body['deployment_id']} ({body.get('model_name')}) is {body.get('state')}"
+    lines = [head + (f": {why(body)}" if why(body) else "")]
+    resource = _resource(scope, str(body["deployment_id"]))
+    status = (resource or {}).get("status") or {}
+    lines += _waiting_lines(status.get("waiting") or body.get("waiting") or {})
+    if status.get("nodes"):
+        rows = [[n.get("name"), n.get("state"), n.get("endpoint")] for n in status["nodes"]]
+        lines += ["", table(["NODE", "STATE", "ENDPOINT"], rows)]
+    if status.get("conditions"):
+        rows = [[c["type"], c["status"], c.get("reason"), c.get("message")] for c in status["conditions"]]
+        lines += ["", table(["CONDITION", "STATUS", "REASON", "MESSAGE"], rows)]
+    if resource is None:
+        lines += ["", "(offers, nodes and conditions: give --kubeconfig)"]
+    return "\n".join(lines)
+
+
+def terminate(scope: Scope, identifiers: Sequence[str]) -> list[Body]:
+    """Asks for the end of each; the api's answers."""
+    return [scope.rest.post("/terminate", {"deployment_id": identifier}) for identifier in identifiers]
+
+
+def of_owner(scope: Scope) -> list[str]:
+    """Every deployment of an owner's pools that hasn't ended."""
+    pools = RESOURCES["pools"].fetch(scope)
+    found = [item for pool in pools for item in paged(scope.rest, f"/listDeployments/{pool['pool_id']}", "deployments")]
+    return [str(item["deployment_id"]) for item in found if item.get("state") not in TERMINAL]
+
+
+def _resource(scope: Scope, uid: str) -> dict[str, Any] | None:
+    if scope.kubeconfig is None:
+        return None
+    items = scope.kube("explain").items(DEPLOYMENT.path())
+    return next((item for item in items if item["metadata"]["uid"] == uid), None)
+
+
+def _waiting_lines(waiting: Body) -> list[str]:
+    if not waiting:
+        return []
+    lines = [f"waits: {waiting.get('reason')}: {waiting.get('message')}"]
+    if waiting.get("until"):
+        lines.append(f"until: {waiting['until']}")
+    refused = waiting.get("refused") or []
+    if refused:
+        rows = [[item.get("offer"), item.get("reason"), item.get("message")] for item in refused]
+        lines += ["", table(["REFUSED OFFER", "REASON", "MESSAGE"], rows)]
+    return lines

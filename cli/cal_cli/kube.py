@@ -1,0 +1,120 @@
+"""The API server as calctl needs it: a few verbs on paths, synchronous, errors as one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pykube
+import requests
+
+from cal_cli.errors import Failure
+from cal_crds.meta import KINDS
+
+Body = dict[str, Any]
+
+_MANAGER = "calctl"
+#: Where the kinds live that calctl applies, besides our own: apiVersion and kind -> (plural, namespaced).
+_PLURALS = {
+    ("v1", "Namespace"): ("namespaces", False),
+    ("v1", "Secret"): ("secrets", True),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"): ("customresourcedefinitions", False),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
+    ("rbac.authorization.k8s.io/v1", "Role"): ("roles", True),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): ("rolebindings", True),
+}
+
+
+class KubeError(Failure):
+    """The API server refused, or could not be asked."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Kube:
+    """One API server."""
+
+    def __init__(self, kubeconfig: Path, timeout: float = 15) -> None:
+        self._client = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)), timeout=timeout)
+
+    def get(self, path: str) -> Body:
+        return self._request("GET", path)
+
+    def find(self, path: str) -> Body | None:
+        """The object, or None when it isn't there."""
+        try:
+            return self.get(path)
+        except KubeError as error:
+            if error.status == requests.codes.not_found:
+                return None
+            raise
+
+    def items(self, path: str) -> list[Body]:
+        """A whole collection."""
+        page = self._request("GET", f"{path}?limit=500")
+        found: list[Body] = page.get("items") or []
+        while token := page.get("metadata", {}).get("continue"):
+            page = self._request("GET", f"{path}?limit=500&continue={token}")
+            found += page.get("items") or []
+        return found
+
+    def apply(self, body: Body, namespace: str = "default") -> Body:
+        """Server-side apply. `namespace` is for objects that name none."""
+        path = f"{path_of(body, namespace)}?fieldManager={_MANAGER}&force=true"
+        return self._request("PATCH", path, body, "application/apply-patch+yaml")
+
+    def create_if_absent(self, body: Body, namespace: str = "default") -> None:
+        """Creates an object; one that is there stays as its owner made it."""
+        path = path_of(body, namespace).rpartition("/")[0]
+        try:
+            self._request("POST", f"{path}?fieldManager={_MANAGER}", body, "application/json")
+        except KubeError as error:
+            if error.status != requests.codes.conflict:
+                raise
+
+    def merge_patch(self, path: str, body: Body) -> Body:
+        return self._request("PATCH", f"{path}?fieldManager={_MANAGER}", body, "application/merge-patch+json")
+
+    def _request(self, method: str, path: str, body: Body | None = None, content_type: str | None = None) -> Body:
+        root, _, rest = path.lstrip("/").partition("/")
+        try:
+            answer = self._client.request(
+                method,
+                version=f"/{root}",
+                url=rest,
+                data=None if body is None else json.dumps(body),
+                headers={"Content-Type": content_type} if content_type else None,
+            )
+        except (requests.RequestException, pykube.exceptions.KubernetesError) as error:
+            raise KubeError(f"the API server can't be asked: {error}") from error
+        if answer.status_code >= requests.codes.bad_request:
+            raise KubeError(_message(answer), answer.status_code)
+        result: Body = answer.json() if answer.content else {}
+        return result
+
+
+def path_of(body: Body, namespace: str = "default") -> str:
+    """The URL path of an object of one of the kinds that calctl knows."""
+    version, kind = body.get("apiVersion", ""), body.get("kind", "")
+    metadata = body.get("metadata") or {}
+    own = next((k for k in KINDS if k.name == kind and version.startswith("calayer.dev/")), None)
+    if own is not None:
+        return own.path(metadata.get("namespace") or namespace, metadata["name"])
+    if (version, kind) not in _PLURALS:
+        raise Failure(f"calctl doesn't apply objects of kind {kind!r} ({version!r})")
+    plural, namespaced = _PLURALS[version, kind]
+    parts = ["/api/v1" if version == "v1" else f"/apis/{version}"]
+    if namespaced:
+        parts += ["namespaces", metadata.get("namespace") or namespace]
+    return "/".join([*parts, plural, metadata["name"]])
+
+
+def _message(answer: requests.Response) -> str:
+    try:
+        return str(answer.json().get("message") or answer.text)
+    except ValueError:
+        return f"the API server answered {answer.status_code}: {answer.text[:200]}"

@@ -1,0 +1,142 @@
+"""calctl: the command line. Here: the control plane on this machine; everyday work is in `everyday.py`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import click
+from click.shell_completion import get_completion_class
+
+from cal_cli import down as stopping
+from cal_cli import status as looking
+from cal_cli import tour as touring
+from cal_cli import up as starting
+from cal_cli.controlplane import BinariesNotFound, find
+from cal_cli.errors import Failure
+from cal_cli.everyday import COMMANDS
+from cal_cli.options import PORT, state_dir
+from cal_cli.stack import Settings
+from cal_cli.statedir import StateDir
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="compute-abstraction-layer")
+def cli() -> None:
+    """The Compute Abstraction Layer: GPU compute from many providers, on Kubernetes objects."""
+
+
+@cli.command()
+@state_dir
+@click.option("--api-port", type=PORT, default=8080, show_default=True)
+@click.option("--relay-port", type=PORT, default=3000, show_default=True)
+@click.option("--detach", is_flag=True, help="Return once all is ready; `calctl down` stops it.")
+@click.option("--demo", is_flag=True, help="Register a made-up GPU market as well.")
+@click.option("--tour", is_flag=True, help="Deploy a small language model and ask it something.")
+@click.option("--context", help="Use the cluster of this kubeconfig context; no control plane of our own.")
+@click.option("--namespace", default="default", show_default=True, help="Where the api creates objects.")
+def up(
+    state: StateDir,
+    api_port: int,
+    relay_port: int,
+    detach: bool,
+    demo: bool,
+    tour: bool,
+    context: str | None,
+    namespace: str,
+) -> None:
+    """Start etcd, kube-apiserver, operator, api and relay on this machine."""
+    request = starting.Request(state, api_port, relay_port, demo, context, namespace)
+    if not detach:
+        result = _Result()
+        starting.up(request, lambda settings, stop: _ready(settings, stop, tour, result))
+        sys.exit(result.code)
+    starting.detach(request, [argument for argument in sys.argv[1:] if argument not in ("--detach", "--tour")])
+    settings = Settings(state, api_port, relay_port, 0, demo, namespace)
+    _summary(settings, "`calctl down` stops it.")
+    if tour:
+        touring.tour(settings, threading.Event())
+
+
+class _Result:
+    """How the tour ended: it runs in a thread, and its failure is the command's."""
+
+    code = 0
+
+
+def _ready(settings: Settings, stop: threading.Event, tour: bool, result: _Result) -> None:
+    _summary(settings, "Ctrl-C stops it.")
+    if not tour:
+        return
+    try:
+        touring.tour(settings, stop)
+    except Failure as failure:
+        if not stop.is_set():
+            failure.show()
+            result.code = 1
+
+
+def _summary(settings: Settings, last: str) -> None:
+    click.echo(
+        f"""
+  REST api   {settings.api_url}
+  logs       {settings.public_relay_url}
+  kubectl    export KUBECONFIG={settings.state.kubeconfig}
+  state      {settings.state.path}
+
+{last}
+"""
+    )
+
+
+@cli.command()
+@state_dir
+@click.option("--purge", is_flag=True, help="Remove the state directory; refused while paid instances exist.")
+@click.option("--terminate", is_flag=True, help="End every deployment and wait until its instances are gone.")
+def down(state: StateDir, purge: bool, terminate: bool) -> None:
+    """Stop what `up` started. Paid instances run on and are listed with their price."""
+    stopping.down(state, purge=purge, terminate=terminate)
+
+
+@cli.command()
+@state_dir
+def status(state: StateDir) -> None:
+    """Show what runs. Exit code 1 unless all of it does."""
+    text, healthy = looking.status(state)
+    click.echo(text)
+    sys.exit(0 if healthy else 1)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False)
+@state_dir
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kubectl(state: StateDir, arguments: tuple[str, ...]) -> None:
+    """Run kubectl on the control plane of `up`."""
+    if not state.kubeconfig.exists():
+        raise Failure(f"no kubeconfig in {state.path}: start a control plane with `calctl up`")
+    try:
+        program = find(["kubectl"], lambda line: None)["kubectl"]
+    except BinariesNotFound as error:
+        raise Failure(str(error)) from error
+    env = {**os.environ, "KUBECONFIG": str(state.kubeconfig)}
+    sys.stdout.flush()
+    os.execve(program, [str(program), *arguments], env)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print shell completion: `source <(calctl completion bash)`."""
+    known = get_completion_class(shell)
+    assert known is not None
+    click.echo(known(cli, {}, "calctl", "_CALCTL_COMPLETE").source())
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="calctl")

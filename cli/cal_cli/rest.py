@@ -1,0 +1,72 @@
+"""The REST api as calctl uses it: one client, errors as the api's own `detail`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx
+
+from cal_cli.errors import Failure
+from cal_cli.statedir import StateDir
+
+Body = dict[str, Any]
+_TIMEOUT = httpx.Timeout(30, connect=5)
+
+
+class RestError(Failure):
+    """The api refused; the message is its `detail`."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Rest:
+    """One api. Credentials come from `CAL_API_KEY`, for apis that ask for them."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base.rstrip("/")
+        key = os.environ.get("CAL_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # A proxy is for the world outside; it must not see what goes to this machine.
+        local = httpx.URL(self.base).host in ("127.0.0.1", "localhost", "::1")
+        self._client = httpx.Client(base_url=self.base, headers=headers, timeout=_TIMEOUT, trust_env=not local)
+
+    def get(self, path: str, **query: str | int | None) -> Body:
+        return self._request("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, body: Body | None = None) -> Body:
+        return self._request("POST", path, json=body if body is not None else {})
+
+    def _request(self, method: str, path: str, **arguments: Any) -> Body:
+        try:
+            answer = self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise Failure(f"no answer from {self.base}: {error or type(error).__name__}") from error
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if answer.is_error:
+            detail = body.get("detail") if isinstance(body, dict) else None
+            raise RestError(str(detail or f"{self.base}{path} answered {answer.status_code}"), answer.status_code)
+        if not isinstance(body, dict):
+            raise Failure(f"{self.base}{path} answered with something that is not an object")
+        return body
+
+
+def connect(url: str | None, state: StateDir) -> Rest:
+    """The api that was named, else the one of the running `calctl up`."""
+    if url:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise Failure(f"--api {url!r} is not a URL: {error}") from error
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise Failure(f"--api {url!r} is not an http or https URL")
+        return Rest(url)
+    known = state.read()
+    if known is None or not known.api_url or not state.running():
+        raise Failure("no api: start one with `calctl up`, or name one with --api or CAL_API_URL")
+    return Rest(known.api_url)

@@ -1,0 +1,97 @@
+"""The tour of `calctl up --tour`: a pool and a small language model, deployed and asked a question."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from cal_cli.bootstrap import documents, examples
+from cal_cli.errors import Failure, say
+from cal_cli.kube import Kube
+from cal_cli.stack import Settings
+from cal_crds.meta import DEPLOYMENT
+
+QUESTION = "What does the sea do at night?"
+_WAIT = 300.0
+_POLL = 0.3
+
+
+def tour(settings: Settings, stop: threading.Event) -> None:
+    """Applies `examples/local`, waits with visible progress, asks, and says what to try next. Raises `Failure`."""
+    kube = Kube(settings.state.kubeconfig)
+    say(f"tour: applying {examples() / 'local'}")
+    deployments = [body for body in _apply(kube, examples() / "local", settings.namespace) if _is_deployment(body)]
+    if not deployments:
+        raise Failure(f"tour: no ModelDeployment in {examples() / 'local'}")
+    running = _wait(kube, DEPLOYMENT.path(settings.namespace, deployments[0]["metadata"]["name"]), stop)
+    if running is not None:
+        answer = _ask(running["status"]["endpoint"], running["spec"]["model"]["name"])
+        _show(settings, running, answer)
+
+
+def _apply(kube: Kube, folder: Path, namespace: str) -> list[dict[str, Any]]:
+    bodies = list(documents(folder))
+    return [kube.apply(body, namespace) for body in bodies]
+
+
+def _is_deployment(body: dict[str, Any]) -> bool:
+    return bool(body.get("kind") == DEPLOYMENT.name)
+
+
+def _wait(kube: Kube, path: str, stop: threading.Event) -> dict[str, Any] | None:
+    """The deployment once it runs; None when `stop` was set in the meantime. Each new state is a line."""
+    began, said = time.monotonic(), ""
+    while not stop.wait(_POLL):
+        body = kube.get(path)
+        status = body.get("status") or {}
+        state, waiting = status.get("state") or "PENDING", (status.get("waiting") or {}).get("message") or ""
+        line = f"{state}{f' ({waiting})' if waiting else ''}"
+        if line != said:
+            said = line
+            say(f"tour: {body['metadata']['name']} is {line}, {time.monotonic() - began:.1f} s")
+        if state == "RUNNING" and status.get("endpoint"):
+            return body
+        if state == "FAILED" or time.monotonic() - began > _WAIT:
+            reason = status.get("errorMessage") or waiting or "no reason given"
+            raise Failure(
+                f"tour: {body['metadata']['name']} is {state} after {time.monotonic() - began:.0f} s: {reason}"
+            )
+    return None
+
+
+def _ask(endpoint: str, model: str) -> str:
+    question = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60, "seed": 7}
+    try:
+        answer = httpx.post(f"{endpoint}/v1/chat/completions", json=question, timeout=30, trust_env=False)
+        answer.raise_for_status()
+        return str(answer.json()["choices"][0]["message"]["content"]).strip()
+    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise Failure(f"tour: the model at {endpoint} did not answer: {error!r}") from error
+
+
+def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
+    endpoint, uid = deployment["status"]["endpoint"], deployment["metadata"]["uid"]
+    name = deployment["metadata"]["name"]
+    body = json.dumps({"prompt": "The tide", "max_tokens": 20})
+    click.echo(
+        f"""
+  you:    {QUESTION}
+  model:  {answer}
+
+It runs at {endpoint}. Try next, in another terminal:
+
+  export KUBECONFIG={settings.state.kubeconfig}
+  curl {settings.api_url}/status/{uid}
+  curl {endpoint}/v1/completions -H 'content-type: application/json' -d '{body}'
+  calctl get deployments
+  calctl logs -f {name}
+  calctl kubectl get cal
+  calctl terminate {name}
+"""
+    )

@@ -1,0 +1,267 @@
+"""`calctl up`: the whole system on this machine, under one supervisor, from nothing to ready and back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cal_cli.bootstrap import bootstrap
+from cal_cli.controlplane import BinariesNotFound, ProcessFailed, find
+from cal_cli.controlplane.plane import ControlPlane, Options, free_ports, port_is_free, prepare
+from cal_cli.controlplane.tools import FOR_UP
+from cal_cli.errors import Failure, say
+from cal_cli.instances import Instance, running_on, words
+from cal_cli.kube import Kube
+from cal_cli.leftovers import end_leftovers, interrupt_local
+from cal_cli.stack import API, OPERATOR, RELAY, USERS, Settings, members
+from cal_cli.statedir import Member, State, StateDir
+from cal_cli.supervisor import Supervised, Supervisor
+
+_READY = 60.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of `calctl up`."""
+
+    state: StateDir
+    api_port: int
+    relay_port: int
+    demo: bool
+    context: str | None
+    namespace: str
+
+
+def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]) -> None:
+    """Runs until SIGTERM or Ctrl-C. `when_ready` is called in a thread of its own once everything answers.
+
+    Raises `Failure` when something can't be started; nothing is left running then.
+    """
+    with request.state.lock(), _signals() as stop:
+        began = time.monotonic()
+        end_leftovers(request.state, say)
+        _refuse_taken_ports(request)
+        settings = _settings(request)
+        run = _Run(request, settings)
+        try:
+            run.start()
+            say(f"ready in {time.monotonic() - began:.1f} s")
+            threading.Thread(target=when_ready, args=(settings, stop), daemon=True).start()
+            _disarm()
+            run.supervisor.watch(stop)
+        except (BinariesNotFound, ProcessFailed) as error:
+            raise Failure(str(error)) from error
+        except KeyboardInterrupt:
+            say("interrupted")
+        finally:
+            _disarm()
+            run.stop()
+
+
+class _Run:
+    """One life of the supervisor."""
+
+    def __init__(self, request: Request, settings: Settings) -> None:
+        self._request, self._settings = request, settings
+        before = request.state.read()
+        self._old_ports = before.ports if before else []
+        self.state = State(
+            pid=os.getpid(),
+            api_url=settings.api_url,
+            relay_url=settings.public_relay_url,
+            context=request.context,
+        )
+        self.supervisor = Supervisor(say, self._record)
+        self._plane: ControlPlane | None = None
+        self._kubeconfig: Path | None = None
+        # Children inherit the read end only. Ours closes with us, whatever ends us.
+        self._lifeline, self._held = os.pipe()
+
+    def start(self) -> None:
+        binaries = find(["kubectl"] if self._request.context else FOR_UP, say)
+        self._record([])
+        kubeconfigs = self._foreign(binaries["kubectl"]) if self._request.context else self._own(binaries)
+        say("applying CRDs, access rights and providers")
+        kube = Kube(self._kubeconfig_path())
+        bootstrap(kube, namespace=self._settings.namespace, demo=self._settings.demo, rbac=self._plane is not None)
+        say("starting operator, api and relay")
+        started = members(self._settings, kubeconfigs, self._lifeline)
+        for member in started:
+            self.supervisor.add(member)
+        for member in started:
+            member.process.wait_ready(member.ready, _READY)
+        self.state.ready = True
+        self._record([member.member() for member in self.supervisor.members])
+
+    def stop(self) -> None:
+        """Those that act first, then what they act on; what costs money goes on, and is named."""
+        if self.supervisor.members:
+            say("stopping")
+        outliving = self._outliving()
+        self.supervisor.stop({OPERATOR, API, RELAY})
+        if any(member.process.name == OPERATOR for member in self.supervisor.members):
+            interrupt_local(self._settings.state, say)
+        self.supervisor.stop({"kube-apiserver"})
+        self.supervisor.stop({"etcd"})
+        self.state.ready = False
+        self._record([])
+        for line in words(outliving):
+            say(line)
+
+    def _own(self, binaries: dict[str, Path]) -> dict[str, Path]:
+        """etcd and kube-apiserver of our own; a client certificate for each process."""
+        old = self._old_ports
+        ports = (old[0], old[1], old[2]) if len(old) == 3 else None
+        plane = self._plane = prepare(self._settings.state.path, binaries, Options(ports=ports))
+        self.state.ports, self._kubeconfig = list(plane.ports), plane.kubeconfig
+        say("starting etcd and kube-apiserver")
+        # The API server drops open watches only after a while; all state is in etcd, so nothing is lost by a short grace.
+        for process, ready, grace in (
+            (plane.etcd, plane.etcd_ready, 10.0),
+            (plane.apiserver, plane.apiserver_ready, 5.0),
+        ):
+            self.supervisor.add(Supervised(process, ready, grace))
+            process.wait_ready(ready, _READY)
+        return {name: plane.user_kubeconfig(user) for name, user in USERS.items()}
+
+    def _foreign(self, kubectl: Path) -> dict[str, Path]:
+        """The cluster of a context of the user's kubeconfig, with that user's rights."""
+        argv = [str(kubectl), "config", "view", "--raw", "--flatten", "--minify", f"--context={self._request.context}"]
+        answer = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            raise Failure(f"context {self._request.context!r}: {answer.stderr.strip()}")
+        path = self._kubeconfig = self._settings.state.path / "kubeconfig"
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(answer.stdout)
+        return dict.fromkeys(USERS, path)
+
+    def _kubeconfig_path(self) -> Path:
+        assert self._kubeconfig is not None
+        return self._kubeconfig
+
+    def _outliving(self) -> list[Instance]:
+        if self._kubeconfig is None or not self.state.ready:
+            return []
+        try:
+            return running_on(Kube(self._kubeconfig, timeout=5))
+        except Failure as error:
+            say(f"can't tell which instances run on: {error.message}")
+            return []
+
+    def _record(self, running: list[Member]) -> None:
+        self.state.members = running
+        self.state.kubeconfig = str(self._kubeconfig or "")
+        self._settings.state.write(self.state)
+
+
+def detach(request: Request, argv: list[str]) -> int:
+    """Starts the supervisor in the background and returns its pid once all is ready. Raises `Failure` if it ends before."""
+    if request.state.running():
+        with request.state.lock():  # raises, with the words that fit
+            raise AssertionError("unreachable")
+    request.state.logs.mkdir(parents=True, exist_ok=True)
+    log = request.state.logs / "supervisor.log"
+    offset = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cal_cli", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _follow_until_ready(request.state, child, log, offset)
+    except BaseException:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+        raise
+    return child.pid
+
+
+def _follow_until_ready(directory: StateDir, child: subprocess.Popen[bytes], log: Path, offset: int) -> None:
+    """Shows what the supervisor says until it is ready."""
+    last = ""
+    with log.open("rb") as file:
+        file.seek(offset)
+        while True:
+            state, code = directory.read(), child.poll()
+            for line in file.read().decode(errors="replace").splitlines():
+                say(line)
+                last = line
+            if code is not None:
+                raise Failure(f"the supervisor ended with code {code}: {last.removeprefix('calctl: ')}")
+            if state is not None and state.ready and state.pid == child.pid:
+                return
+            time.sleep(0.1)
+
+
+def _settings(request: Request) -> Settings:
+    return Settings(
+        state=request.state,
+        api_port=request.api_port,
+        relay_port=request.relay_port,
+        metrics_port=free_ports(1)[0],
+        demo=request.demo,
+        namespace=request.namespace,
+    )
+
+
+def _refuse_taken_ports(request: Request) -> None:
+    if request.api_port == request.relay_port:
+        raise Failure(f"--api-port and --relay-port are both {request.api_port}; they must differ")
+    for flag, port in (("--api-port", request.api_port), ("--relay-port", request.relay_port)):
+        if not port_is_free(port):
+            raise Failure(f"port {port} is in use{_user_of(port)}; choose another with {flag}")
+
+
+def _user_of(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("inet"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                name = psutil.Process(connection.pid).name() if connection.pid else "another user's process"
+                return f" by {name} (pid {connection.pid})" if connection.pid else f" by {name}"
+    except psutil.Error:
+        pass  # not allowed to look: the port itself says enough
+    return ""
+
+
+_armed = threading.Event()
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """While starting, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread; later they set the event."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        del number, frame
+        stop.set()
+        if _armed.is_set():
+            _armed.clear()  # a second one doesn't break into the stopping
+            raise KeyboardInterrupt
+
+    _armed.set()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stop
+    finally:
+        _armed.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _disarm() -> None:
+    _armed.clear()
