@@ -80,6 +80,14 @@ class Cluster:
         configuration.connection_pool_maxsize = 64
         return cls(ApiClient(configuration))
 
+    @classmethod
+    async def connect_document(cls, kubeconfig: Body) -> Self:
+        """By a kubeconfig that is at hand as a document; its current context."""
+        configuration = Configuration()
+        await config.load_kube_config_from_dict(kubeconfig, client_configuration=configuration)
+        configuration.connection_pool_maxsize = 64
+        return cls(ApiClient(configuration))
+
     async def __aenter__(self) -> Self:
         return self
 
