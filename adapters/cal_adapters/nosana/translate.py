@@ -1,0 +1,347 @@
+"""Between the contract's words and Nosana's, both ways. Pure: no I/O, time is a parameter.
+
+A workload becomes a job definition 0.1 as data; no string is ever put together from a user's words. A market becomes an offer,
+a deployment and its jobs become an observation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NewType
+
+from cal_adapters.contract import Instance, LaunchRequest, Mark, Observation, Readiness, RegistryLogin, State
+from cal_adapters.errors import Refused
+from cal_adapters.nosana.answers import Deployment, Job, JobDetail, JobResult, Market, OperationState
+from cal_crds.gpus import normalise
+from cal_crds.money import render
+from cal_crds.node import Offer, OfferAttribute
+from cal_crds.workload import Port, PortProtocol, Probe
+
+#: A deployment's timeout is in minutes, all else of Nosana's in seconds.
+Minutes = NewType("Minutes", int)
+
+#: The node of a job that nobody has taken.
+NOBODY: Final = "1" * 32
+#: The only operation of our job definitions.
+OPERATION: Final = "main"
+#: SIMPLE ends with its first job's timeout; this one is extended by Nosana until it is stopped.
+STRATEGY: Final = "SIMPLE-EXTEND"
+#: How long after its creation a deployment may still be started by a launch that is under way: far above a launch's own limit.
+START_WINDOW: Final = timedelta(seconds=60)
+#: How long a listing may still be on its way after the deployment was stopped. Nosana's own tasks hold theirs for 120 s at most.
+LISTING_WINDOW: Final = timedelta(seconds=120)
+#: How long after its end a job's result may still come.
+RESULT_WINDOW: Final = timedelta(seconds=120)
+
+STATUSES: Final = frozenset(
+    {"DRAFT", "ERROR", "STARTING", "RUNNING", "STOPPING", "STOPPED", "INSUFFICIENT_FUNDS", "ARCHIVED"}
+)
+ACTIVE_JOBS: Final = ("QUEUED", "RUNNING")
+_JOB_STATES: Final = frozenset({*ACTIVE_JOBS, "COMPLETED", "STOPPED"})
+#: What a host replaces in strings of a job definition, or takes for an instruction in a list.
+_TEMPLATE: Final = re.compile(r"%%(ops|globals?)\.|^__(spread__|remove-if-empty__)$")
+
+
+# --- handles -------------------------------------------------------------------------------------------------------------
+
+
+def handle_of(deployment: Deployment) -> str:
+    """Account and deployment: the account tells whose "not found" counts."""
+    return f"{deployment.owner}/{deployment.id}"
+
+
+def read_handle(handle: str) -> tuple[str, str]:
+    """Account and deployment of a handle."""
+    owner, slash, deployment = handle.partition("/")
+    if not (owner and slash and deployment):
+        raise Refused(f"not a handle of the nosana adapter: {handle[:64]!r}")
+    return owner, deployment
+
+
+def instance_of(deployment: Deployment, price: Decimal | None = None) -> Instance:
+    """A deployment as an instance. Its id is the deployment's until a job is known."""
+    return Instance(
+        handle=handle_of(deployment),
+        id=deployment.id,
+        mark=Mark.read(deployment.name),
+        account=deployment.owner,
+        price_per_hour=price,
+    )
+
+
+def may_bill(deployment: Deployment) -> bool:
+    """Whether it costs money or can still come to. Only an archived one can't; one that was archived over its jobs' heads can."""
+    return deployment.status != "ARCHIVED" or deployment.active_jobs > 0
+
+
+# --- markets -------------------------------------------------------------------------------------------------------------
+
+
+def price_of(market: Market) -> Decimal | None:
+    """US dollars per hour with the network's fee; None if the market doesn't tell."""
+    try:
+        reward = Decimal(str(market.usd_reward_per_hour))
+    except InvalidOperation:
+        return None
+    if not reward.is_finite() or reward < 0:
+        return None
+    return reward * (1 + market.network_fee_percentage / 100)
+
+
+def offers_of(markets: Iterable[Market]) -> list[Offer]:
+    """Markets as offers, cheapest first. One whose price can't be read is left out: it can't be held to a cap."""
+    priced = [(price, market) for market in markets if (price := price_of(market)) is not None]
+    return [_offer(price, market) for price, market in sorted(priced, key=lambda pair: (pair[0], pair[1].slug))]
+
+
+def _offer(price: Decimal, market: Market) -> Offer:
+    gpu = normalise(market.gpu_types[0] if market.gpu_types else market.slug)
+    memory = int(market.lowest_vram) if market.lowest_vram else gpu.memory_gb
+    attributes = {
+        "pool": f"{market.address},{market.slug}",
+        "market_address": market.address,
+        "market_type": market.type,
+        "gpu_types": ", ".join(market.gpu_types)[:512],
+    }
+    return Offer(
+        id=market.slug,
+        gpu_type=gpu.slug,
+        gpu_count=1,
+        gpu_memory_gb=memory,
+        region="global",
+        price_per_hour=render(price),
+        attributes=[OfferAttribute(name=name, value=value) for name, value in attributes.items()],
+    )
+
+
+def market_of(request: LaunchRequest) -> str:
+    """The address of the market that the request is to be bought in."""
+    attributes = {attribute.name: attribute.value for attribute in request.offer.attributes}
+    address, pools = attributes.get("market_address"), attributes.get("pool", "").split(",")
+    if not address:
+        raise Refused(f"offer {request.offer.id!r} names no market")
+    if request.provider_pool_id and request.provider_pool_id not in pools:
+        raise Refused(f"offer {request.offer.id!r} is not of the pool's market {request.provider_pool_id!r}")
+    return address
+
+
+# --- workloads -----------------------------------------------------------------------------------------------------------
+
+
+def create_body(request: LaunchRequest, market: str, timeout: Minutes) -> dict[str, Any]:
+    """The body of a deployment's creation. Refused if Nosana can't run the workload."""
+    body: dict[str, Any] = {
+        "name": str(request.mark),
+        "market": market,
+        "replicas": 1,
+        "timeout": timeout,
+        "strategy": STRATEGY,
+        "job_definition": job_definition(request),
+    }
+    if request.logins or any(value.secret for value in request.env):
+        # A job definition is published on IPFS for everybody to read, unless it is confidential.
+        body["confidential"] = True
+    return body
+
+
+def job_definition(request: LaunchRequest) -> dict[str, Any]:
+    """The workload as job definition 0.1. Refused if Nosana can't run it."""
+    workload = request.workload
+    if request.gpu_count > 1:
+        raise Refused(f"Nosana gives one GPU per job; {request.gpu_count} were asked for")
+    if workload.image is None:
+        raise Refused("Nosana runs container images; the workload names none")
+    arguments: dict[str, Any] = {"image": workload.image, "gpu": request.gpu_count > 0}
+    # Lists, never strings: a string would be given to a shell.
+    optional = {
+        "entrypoint": list(workload.command),
+        "cmd": list(workload.args),
+        "env": {value.name: value.value for value in request.env},
+        "expose": [_expose(port, workload.readiness_probe) for port in workload.ports],
+        "work_dir": workload.working_dir,
+        "authentication": _login(request.logins, workload.image),
+    }
+    arguments |= {name: value for name, value in optional.items() if value}
+    _refuse_templates(arguments, "workload")
+    operation = {"type": "container/run", "id": OPERATION, "args": arguments}
+    return {"version": "0.1", "type": "container", "meta": {"trigger": "api"}, "ops": [operation]}
+
+
+def _expose(port: Port, probe: Probe | None) -> dict[str, Any]:
+    if port.protocol is PortProtocol.TCP:
+        raise Refused(f"port {port.name!r}: Nosana exposes HTTP and WebSocket only, not raw TCP")
+    exposed: dict[str, Any] = {
+        "port": port.port,
+        "type": "websocket" if port.protocol is PortProtocol.WEBSOCKET else "api",
+    }
+    if probe and probe.http_get and probe.http_get.port == port.name:
+        exposed["health_checks"] = [
+            {"type": "http", "path": probe.http_get.path, "method": "GET", "expected_status": 200, "continuous": False}
+        ]
+    return exposed
+
+
+def _login(logins: Sequence[RegistryLogin], image: str) -> dict[str, Any] | None:
+    """The login of the image's registry; Nosana takes one."""
+    head, slash, _ = image.partition("/")
+    registry = head if slash and ("." in head or ":" in head or head == "localhost") else "docker.io"
+    for login in logins:
+        server = login.server.removeprefix("https://").removeprefix("http://").split("/")[0]
+        if server == registry or (registry == "docker.io" and server in ("index.docker.io", "registry-1.docker.io")):
+            return {"docker": {"username": login.username, "password": login.password, "server": login.server}}
+    return None
+
+
+def _refuse_templates(value: object, where: str) -> None:
+    """Strings in which a host would replace something, or that no container takes, can't be handed over as they are."""
+    if isinstance(value, str):
+        if _TEMPLATE.search(value) or "\0" in value:
+            # The value isn't quoted: it may be a secret.
+            raise Refused(f"{where} holds a placeholder of Nosana's (like %%ops.x%%) or a NUL character")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_templates(item, f"{where}.{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_templates(item, f"{where}[{index}]")
+
+
+# --- observations --------------------------------------------------------------------------------------------------------
+
+
+def current_job(jobs: Sequence[Job]) -> Job | None:
+    """The job that counts, of the newest first: a running one, else a queued one, else the last."""
+    for state in ("RUNNING", "QUEUED"):
+        for job in jobs:
+            if job.state == state:
+                return job
+    return jobs[0] if jobs else None
+
+
+def observation(
+    deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
+) -> Observation:
+    """What a deployment does. `trouble` is the provider's last event; `now` is the provider's time."""
+    state, message = _state(deployment, job, detail, trouble, now)
+    node = detail.node if detail and detail.node not in ("", NOBODY) else None
+    return Observation(
+        state=state,
+        message=message,
+        id=job.job if job else deployment.id,
+        endpoint=deployment.endpoints[0].url if deployment.endpoints else None,
+        readiness=Readiness.PROBE if deployment.endpoints else _without_endpoint(state),
+        exit_code=_exit_code(detail),
+        started=datetime.fromtimestamp(job.time_start, UTC) if job and job.time_start > 0 else None,
+        node_address=node,
+    )
+
+
+def _without_endpoint(state: State) -> Readiness:
+    return Readiness.YES if state is State.RUNNING else Readiness.NO
+
+
+def _state(
+    deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
+) -> tuple[State, str]:
+    status, said = deployment.status, f"Nosana: deployment {deployment.status}"
+    if status not in STATUSES or (job and job.state not in _JOB_STATES):
+        return State.UNKNOWN, said + (f", job {job.state}" if job else "")
+    if status == "DRAFT":
+        return _draft(deployment, now)
+    if job is None:
+        return _without_job(deployment, said, trouble)
+    said += f", job {job.state}"
+    if job.state not in ACTIVE_JOBS:
+        return _ended(job, detail, said, now)
+    if status in ("STOPPING", "STOPPED", "ARCHIVED"):
+        return State.TERMINATED, f"{said}: it is being stopped"
+    if status == "INSUFFICIENT_FUNDS":
+        said += ": the account can't pay for more time"
+    if job.state == "RUNNING":
+        return State.RUNNING, said
+    return State.STARTING, f"{said}: waits for a machine of market {deployment.market}"
+
+
+def _draft(deployment: Deployment, now: datetime) -> tuple[State, str]:
+    if deployment.replicas == 0:
+        return State.TERMINATED, "Nosana: deployment DRAFT: it is being taken back"
+    if now - deployment.created_at < START_WINDOW:
+        return State.STARTING, "Nosana: deployment DRAFT: it is about to be started"
+    # Only a launch may buy: it isn't started from here.
+    return State.LOST, "Nosana: deployment DRAFT: it was made but never started"
+
+
+def _without_job(deployment: Deployment, said: str, trouble: str) -> tuple[State, str]:
+    if deployment.replicas == 0 or deployment.status in ("STOPPING", "STOPPED", "ARCHIVED"):
+        return State.TERMINATED, f"{said}: stopped before it ran"
+    if deployment.status == "ERROR":
+        return State.FAILED, f"{said}: {trouble or 'no reason given'}"
+    if deployment.status == "INSUFFICIENT_FUNDS":
+        return State.STARTING, f"{said}: the account can't pay; Nosana tries again by itself"
+    return State.STARTING, f"{said}: the job is being listed"
+
+
+def _ended(job: Job, detail: JobDetail | None, said: str, now: datetime) -> tuple[State, str]:
+    if detail and detail.result:
+        state, reason = _verdict(detail.result)
+        return state, f"{said}: {reason}"
+    if job.state == "STOPPED":
+        return State.TERMINATED, f"{said}: stopped at Nosana"
+    ended = datetime.fromtimestamp(detail.time_end, UTC) if detail and detail.time_end > 0 else None
+    if ended and now - ended < RESULT_WINDOW:
+        return State.UNKNOWN, f"{said}: its result isn't there yet"
+    return State.LOST, f"{said}: it ended without a result"
+
+
+def _verdict(result: JobResult) -> tuple[State, str]:
+    # Reasons before exit codes: a host that stops an operation may report exit code 0 for it.
+    reasons = [operation.diagnostics.reason for operation in result.operations]
+    for reason in reasons:
+        if reason.host_shut_down:
+            return State.LOST, reason.reason or "the host shut down"
+        if reason.job_expired:
+            return State.TERMINATED, reason.reason or "its paid time is over"
+        if reason.job_stopped:
+            return State.TERMINATED, reason.reason or "stopped at Nosana"
+    for operation in result.operations:
+        if operation.error or operation.exit_code or operation.status == "failed":
+            return State.FAILED, _failure(operation)
+    if result.status == "success":
+        return State.SUCCEEDED, "exit code 0"
+    if result.status == "stopped":
+        return State.TERMINATED, "stopped at Nosana"
+    return State.FAILED, f"the result is {result.status!r}"
+
+
+def _failure(operation: OperationState) -> str:
+    parts = []
+    if operation.diagnostics.state and operation.diagnostics.state.oom_killed:
+        parts.append("out of memory")
+    if operation.error:
+        parts.append(operation.error.message or operation.error.event)
+    if operation.exit_code is not None:
+        parts.append(f"exit code {operation.exit_code}")
+    lines = log_lines([operation])
+    return (", ".join(parts) or "failed") + (f"; last line: {lines[-1][:200]}" if lines else "")
+
+
+def _exit_code(detail: JobDetail | None) -> int | None:
+    operations = detail.result.operations if detail and detail.result else []
+    codes = [operation.exit_code for operation in operations if operation.exit_code is not None]
+    return next((code for code in codes if code), codes[0] if codes else None)
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------------
+
+
+def log_lines(operations: Iterable[OperationState]) -> list[str]:
+    """The output that a result carries, line by line."""
+    return [line for operation in operations for entry in operation.logs for line in split_lines(entry.log or "")]
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines without their ends; of a line that was overwritten (a progress bar) only what stood last."""
+    return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip("\r")]
