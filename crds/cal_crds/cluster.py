@@ -112,6 +112,16 @@ class Cluster:
             items += page.get("items") or []
         return {**page, "items": items}
 
+    async def pages(self, path: str, **query: str) -> AsyncGenerator[Body, None]:
+        """A whole collection, page by page of at most 500, for those who keep little of each item."""
+        token = ""
+        while True:
+            page = await self.request("GET", path, query={"limit": "500", **query, **({"continue": token} if token else {})})
+            yield page
+            token = page.get("metadata", {}).get("continue", "")
+            if not token:
+                return
+
     async def list_metadata(self, path: str, **query: str) -> Body:
         """Like `list`, with nothing but the metadata of each item."""
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"

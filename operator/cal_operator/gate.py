@@ -56,7 +56,9 @@ class Gate:
     async def call(self, verb: str, call: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
         """Let one call through. CircuitOpen if the account is left alone; the adapter's own errors otherwise."""
         if wait := self.closed_for():
-            raise CircuitOpen(f"{self._provider} fails ({self._last_error}); it is left alone for {wait:.0f} s", retry_after=wait)
+            raise CircuitOpen(
+                f"{self._provider} fails ({self._last_error}); it is left alone for {wait:.0f} s", retry_after=wait
+            )
         async with self._slots:
             await self._take_turn()
             CALLS.labels(self._provider, verb).inc()

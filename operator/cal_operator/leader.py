@@ -27,7 +27,9 @@ class LeadershipLost(Exception):
 class Leader:
     """A candidate for the Lease. Times in seconds."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, *, namespace: str, identity: str, duration: float = 15.0) -> None:
+    def __init__(
+        self, cluster: Cluster, clock: Clock, *, namespace: str, identity: str, duration: float = 15.0
+    ) -> None:
         self._cluster, self._clock = cluster, clock
         self._identity, self._duration = identity, duration
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -44,7 +46,12 @@ class Leader:
 
     async def acquire(self) -> None:
         """Wait until this process leads. An expired lease, or one held by the same identity, is taken at once."""
-        while not await self._try():
+        while True:
+            try:
+                if await self._try():
+                    break
+            except ClusterError as error:
+                log.warning("the lease can't be asked for yet: %s", error.message)
             await asyncio.sleep(min(2.0, self._duration / 5))
         self.term_start = self._clock.now()
         log.info("leading as %s", self._identity)

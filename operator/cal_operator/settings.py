@@ -16,6 +16,7 @@ class Settings:
 
     kubeconfig: str | None = None
     system_namespace: str = "cal-system"
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = 8081
     identity: str = "operator"
     enabled_adapters: frozenset[str] = frozenset()
@@ -43,15 +44,42 @@ class Settings:
 def parse(arguments: Sequence[str]) -> Settings:
     """Settings from flags and environment. Ends the process with 2 and a usage line on bad ones."""
     env = os.environ.get
-    parser = argparse.ArgumentParser(prog="python -m cal_operator", description="The operator of the Compute Abstraction Layer.")
-    parser.add_argument("--kubeconfig", default=env("KUBECONFIG"), help="admin or service kubeconfig; in-cluster when absent")
-    parser.add_argument("--namespace", default=env("CAL_NAMESPACE", "default"), help="accepted for symmetry with the api; all are watched")
-    parser.add_argument("--system-namespace", default=env("CAL_SYSTEM_NAMESPACE", "cal-system"), help="Lease and provider Secrets")
-    parser.add_argument("--metrics-port", type=int, default=int(env("CAL_METRICS_PORT", "8081")), help="127.0.0.1 port of probes and metrics")
-    parser.add_argument("--identity", default=env("CAL_IDENTITY", socket.gethostname()), help="holder identity of the Lease")
-    parser.add_argument("--enable-adapters", default=env("CAL_ENABLE_ADAPTERS", ""), help="on-request adapters, comma-separated")
-    parser.add_argument("--adapter-state-dir", type=Path, default=env("CAL_ADAPTER_STATE_DIR"), help="where such adapters keep state")
-    for name in ("sweep_seconds", "orphan_grace_seconds", "offer_cooldown_seconds", "backoff_base_seconds", "beat_timeout_seconds"):
+    parser = argparse.ArgumentParser(
+        prog="python -m cal_operator", description="The operator of the Compute Abstraction Layer."
+    )
+    parser.add_argument(
+        "--kubeconfig", default=env("KUBECONFIG"), help="admin or service kubeconfig; in-cluster when absent"
+    )
+    parser.add_argument(
+        "--namespace",
+        default=env("CAL_NAMESPACE", "default"),
+        help="accepted for symmetry with the api; all are watched",
+    )
+    parser.add_argument(
+        "--system-namespace", default=env("CAL_SYSTEM_NAMESPACE", "cal-system"), help="Lease and provider Secrets"
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        default=int(env("CAL_METRICS_PORT", "8081")),
+        help="127.0.0.1 port of probes and metrics",
+    )
+    parser.add_argument(
+        "--identity", default=env("CAL_IDENTITY", socket.gethostname()), help="holder identity of the Lease"
+    )
+    parser.add_argument(
+        "--enable-adapters", default=env("CAL_ENABLE_ADAPTERS", ""), help="on-request adapters, comma-separated"
+    )
+    parser.add_argument(
+        "--adapter-state-dir", type=Path, default=env("CAL_ADAPTER_STATE_DIR"), help="where such adapters keep state"
+    )
+    for name in (
+        "sweep_seconds",
+        "orphan_grace_seconds",
+        "offer_cooldown_seconds",
+        "backoff_base_seconds",
+        "beat_timeout_seconds",
+    ):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(Settings, name))
     minutes = float(env("EPHEMERAL_FAILURE_THRESHOLD_MINUTES", str(Settings.ephemeral_failure_minutes)))
     parser.add_argument("--ephemeral-failure-minutes", type=float, default=minutes)

@@ -51,8 +51,10 @@ def _trim(body: dict[str, Any]) -> bytes:
 class Table(Generic[R]):
     """All objects of one kind, by uid and by name."""
 
-    def __init__(self, kind: Kind, model: type[R]) -> None:
+    def __init__(self, kind: Kind, model: type[R], *, keep_parsed: bool = False) -> None:
+        """`keep_parsed`: for the few large objects that every pass looks at."""
         self.kind, self._model = kind, model
+        self._parsed: dict[str, R] | None = {} if keep_parsed else None
         self._entries: dict[str, Entry] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -75,6 +77,8 @@ class Table(Generic[R]):
             return False
         entry = Entry(_trim(body), version, metadata["name"], metadata.get("namespace", ""))
         self._entries[uid] = entry
+        if self._parsed is not None:
+            self._parsed.pop(uid, None)
         self._by_name[entry.namespace, entry.name] = uid
         return True
 
@@ -84,6 +88,8 @@ class Table(Generic[R]):
         while len(self._deleted) > _REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
         entry = self._entries.pop(uid, None)
+        if self._parsed is not None:
+            self._parsed.pop(uid, None)
         if entry is None:
             return False
         if self._by_name.get((entry.namespace, entry.name)) == uid:
@@ -91,8 +97,15 @@ class Table(Generic[R]):
         return True
 
     def get(self, uid: str) -> R | None:
+        """The object, parsed. Never to be changed: others may hold it too."""
         entry = self._entries.get(uid)
-        return None if entry is None else self._model.model_validate_json(entry.raw)
+        if entry is None:
+            return None
+        if self._parsed is None:
+            return self._model.model_validate_json(entry.raw)
+        if uid not in self._parsed:
+            self._parsed[uid] = self._model.model_validate_json(entry.raw)
+        return self._parsed[uid]
 
     def body(self, uid: str) -> dict[str, Any] | None:
         """The object as the API server gave it, without managedFields."""
@@ -153,8 +166,8 @@ class Store:
     """All four kinds, and who belongs to whom."""
 
     def __init__(self) -> None:
-        self.providers = Table(PROVIDER, ComputeProvider)
-        self.pools = Table(POOL, ComputePool)
+        self.providers = Table(PROVIDER, ComputeProvider, keep_parsed=True)
+        self.pools = Table(POOL, ComputePool, keep_parsed=True)
         self.deployments = Table(DEPLOYMENT, ModelDeployment)
         self.nodes = Table(NODE, ComputeNode)
         self._nodes_by_deployment = Index()
@@ -199,7 +212,9 @@ class Store:
 
     def nodes_of(self, deployment_uid: str) -> list[ComputeNode]:
         """The nodes of a deployment, oldest first."""
-        nodes = [node for uid in self._nodes_by_deployment.of(deployment_uid) if (node := self.nodes.get(uid)) is not None]
+        nodes = [
+            node for uid in self._nodes_by_deployment.of(deployment_uid) if (node := self.nodes.get(uid)) is not None
+        ]
         return sorted(nodes, key=lambda node: (str(node.metadata.creation_timestamp), node.metadata.name))
 
     def node_uids_of(self, deployment_uid: str) -> list[str]:

@@ -1,0 +1,50 @@
+"""What this process remembers of a node between two passes. Nothing here survives a restart, and nothing needs to: a process that
+remembers nothing treats every node as one whose launch may be under way (rule 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cal_adapters.contract import Observation
+
+
+@dataclass
+class NodeMemory:
+    """Times ending in `_at` are monotonic seconds; the others are wall time."""
+
+    #: This leader made the node in this term, so nobody else can have launched it.
+    born_here: bool = False
+    #: When a launch was last attempted in this term, and whether its outcome is unknown.
+    attempted: datetime | None = None
+    outcome_unknown: bool = False
+    #: When the latest look-up that found nothing was begun.
+    looked_up: datetime | None = None
+    #: Not before then is the next purchase tried, and why the last one wasn't made.
+    retry_at: float = 0.0
+    failures: int = 0
+    trouble: tuple[str, str] | None = None
+    observation: Observation | None = None
+    observed_at: float = float("-inf")
+    observe_errors: int = 0
+    observe_error: str = ""
+    absent: bool = False
+    answers: bool | None = None
+    probed_at: float = float("-inf")
+    probe_message: str = ""
+    archived: bool = False
+    stop_asked: datetime | None = None
+    stop_failures: int = 0
+
+
+@dataclass
+class Memories:
+    """One memory per node uid."""
+
+    _nodes: dict[str, NodeMemory] = field(default_factory=dict)
+
+    def of(self, uid: str) -> NodeMemory:
+        return self._nodes.setdefault(uid, NodeMemory())
+
+    def forget(self, uid: str) -> None:
+        self._nodes.pop(uid, None)

@@ -1,0 +1,177 @@
+"""One pass over a provider: adapters, credentials, offers. Nothing waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cal_adapters.contract import Traits
+from cal_adapters.errors import AdapterError, CredentialsRefused
+from cal_crds import money
+from cal_crds.conditions import Reason, Type, with_condition
+from cal_crds.meta import FINALIZER, PROVIDER
+from cal_crds.node import Offer
+from cal_crds.provider import (
+    ComputeProvider,
+    CredentialStatus,
+    CredentialValidity,
+    ProviderDesiredState,
+    ProviderStatus,
+)
+from cal_operator.accounts import Account, AccountMissing
+from cal_operator.world import World
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one round of asking the provider brought."""
+
+    traits: Traits | None = None
+    problem: tuple[Reason, str] | None = None
+    credentials: Sequence[CredentialStatus] = ()
+    offers: Sequence[Offer] | None = None
+    error: AdapterError | None = None
+    balance: str | None = None
+    anonymous: bool = False
+
+
+async def reconcile(world: World, uid: str) -> float | None:
+    """Refresh one provider; the seconds until the next refresh."""
+    provider: ComputeProvider | None = world.store.providers.get(uid)
+    if provider is None:
+        return None
+    in_use = any(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
+    if provider.metadata.deletion_timestamp is not None and not in_use:
+        await world.accounts.close(provider.metadata.name)
+        await world.set_finalizers(PROVIDER, uid, [name for name in provider.metadata.finalizers if name != FINALIZER])
+        return None
+    if provider.metadata.deletion_timestamp is None and FINALIZER not in provider.metadata.finalizers:
+        await world.set_finalizers(PROVIDER, uid, [*provider.metadata.finalizers, FINALIZER])
+        return 0.0
+    found = await ask(world, provider)
+    if found.offers is not None:
+        for key in [key for key in world.taken if key[0] == provider.metadata.name]:
+            del world.taken[key]
+    await world.write_status(PROVIDER, provider, provider.status, report(world, provider, found))
+    return found.traits.offers_seconds if found.traits else 10.0
+
+
+async def ask(world: World, provider: ComputeProvider) -> Findings:
+    """Open every account, check its credential, and read the offers through the default one."""
+    names: list[str | None] = [credential.name for credential in provider.spec.credentials] or [None]
+    statuses: list[CredentialStatus] = []
+    problem: tuple[Reason, str] | None = None
+    for name in names:
+        try:
+            account = await world.accounts.open(provider, name)
+        except AccountMissing as missing:
+            problem = problem or (missing.reason, missing.message)
+            if name is not None:
+                statuses.append(
+                    CredentialStatus(name=name, validity=CredentialValidity.UNKNOWN, message=missing.message)
+                )
+            continue
+        status = await _check(account)
+        if name is not None:
+            statuses.append(status)
+    try:
+        default = await world.accounts.get(provider, None)
+    except AccountMissing as missing:
+        return Findings(problem=problem or (missing.reason, missing.message), credentials=statuses)
+    return await _ask_offers(default, problem, statuses)
+
+
+async def _ask_offers(
+    account: Account, problem: tuple[Reason, str] | None, statuses: Sequence[CredentialStatus]
+) -> Findings:
+    traits = account.adapter.traits
+    balance = account.opened.balance if account.opened else None
+    try:
+        offers, error = list(await account.gate.call("offers", account.adapter.offers))[:500], None
+    except AdapterError as failed:
+        offers, error = None, failed
+    return Findings(
+        traits=traits,
+        problem=problem,
+        credentials=statuses,
+        offers=offers,
+        error=error,
+        balance=None if balance is None else money.render(balance),
+        anonymous=account.anonymous and traits.needs_credentials,
+    )
+
+
+async def _check(account: Account) -> CredentialStatus:
+    """Whether the provider accepts the account's credential."""
+    name = account.credential or "none"
+    if account.anonymous and account.adapter.traits.needs_credentials:
+        return CredentialStatus(name=name, validity=CredentialValidity.UNKNOWN)
+    try:
+        opened = await account.check()
+    except CredentialsRefused as error:
+        return CredentialStatus(name=name, validity=CredentialValidity.INVALID, message=error.message)
+    except AdapterError as error:
+        return CredentialStatus(name=name, validity=CredentialValidity.UNKNOWN, message=error.message)
+    balance = None if opened.balance is None else money.render(opened.balance)
+    return CredentialStatus(name=name, validity=CredentialValidity.VALID, account=opened.id, balance=balance)
+
+
+def report(world: World, provider: ComputeProvider, found: Findings) -> ProviderStatus:
+    """The whole status. Offers that can't be refreshed stay as they were, with the error beside them."""
+    now, old = world.clock.now(), provider.status
+    changed = found.offers is not None and list(found.offers) != old.offers
+    status = old.model_copy(
+        update={
+            "observed_generation": provider.metadata.generation,
+            "capabilities": found.traits.capabilities if found.traits else old.capabilities,
+            "offers": list(found.offers) if found.offers is not None else old.offers,
+            "offers_time": now.replace(microsecond=0) if changed else old.offers_time,
+            "offers_error": found.error.message if found.error else None,
+            "balance": found.balance,
+            "credentials": list(found.credentials),
+        }
+    )
+    conditions = list(old.conditions)
+    for type_, holds, reason, message in _conditions(provider, found):
+        conditions = with_condition(
+            conditions, type_, holds, reason, message, generation=provider.metadata.generation, now=now
+        )
+    return status.model_copy(update={"conditions": conditions})
+
+
+def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, bool, Reason, str]]:
+    bad = [status for status in found.credentials if status.validity is CredentialValidity.INVALID]
+    unknown = found.problem is not None and found.problem[0] is Reason.UNKNOWN_ADAPTER
+    if found.problem is not None:
+        valid = (False, *found.problem)
+    elif bad:
+        valid = (False, Reason.CREDENTIALS_REFUSED, "; ".join(f"{status.name}: {status.message}" for status in bad))
+    elif found.anonymous:
+        valid = (
+            False,
+            Reason.NO_CREDENTIALS,
+            "no credential is configured: pools are accepted, their deployments wait",
+        )
+    else:
+        valid = (True, Reason.CREDENTIALS_ACCEPTED, "")
+    reached = found.traits is not None and found.error is None
+    reach_message = found.error.message if found.error else (found.problem[1] if found.problem else "")
+    paused = provider.spec.desired_state is ProviderDesiredState.PAUSED
+    ready = valid[0] and reached and not paused
+    first_problem = (
+        (Reason.PAUSED, "paused as wanted")
+        if paused
+        else (valid[1:] if not valid[0] else (Reason.UNREACHABLE, reach_message))
+    )
+    return [
+        (Type.READY, ready, *((Reason.AS_WANTED, "") if ready else first_problem)),
+        (Type.CREDENTIALS_VALID, *valid),
+        (Type.REACHABLE, reached, Reason.REACHED if reached else Reason.UNREACHABLE, reach_message),
+        (Type.RECONCILING, not ready and not unknown, Reason.IN_PROGRESS if not ready else Reason.AS_WANTED, ""),
+        (
+            Type.STALLED,
+            unknown,
+            found.problem[0] if unknown and found.problem else Reason.AS_WANTED,
+            reach_message if unknown else "",
+        ),
+    ]

@@ -1,0 +1,114 @@
+"""Look for what nobody remembers, in both directions (rule 5): instances without a node are stopped, nodes without an instance looked at.
+
+The provider is listed first, then the nodes by a quorum read, so that a node made in between is never taken for missing. An account that
+can't be listed is not swept, and says so: *unknown* never acts.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from prometheus_client import Counter, Gauge
+
+from cal_adapters.contract import Instance
+from cal_adapters.errors import AdapterError
+from cal_crds.meta import NODE, PROVIDER
+from cal_operator.accounts import Account, AccountMissing
+from cal_operator.nodes.act import undo
+from cal_operator.world import World
+
+log = logging.getLogger(__name__)
+
+ORPHANS = Counter("cal_orphans_stopped_total", "Instances stopped because no node knew them.", ["provider"])
+BLIND = Gauge("cal_sweep_blind", "1 where an account could not be swept.", ["provider", "credential"])
+
+
+@dataclass
+class Known:
+    """What the nodes know, by a quorum read."""
+
+    #: (provider, handle) -> node uid.
+    handles: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: Tokens of nodes without a handle yet.
+    launching: set[str] = field(default_factory=set)
+
+
+class Sweep:
+    """Remembers suspects between two rounds."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._suspects: dict[tuple[str, str], float] = {}
+
+    async def run(self) -> None:
+        """One round over all accounts."""
+        found: list[tuple[Account, Instance]] = []
+        seen_all = True
+        for account in await self._accounts():
+            try:
+                bought = await account.gate.call("list", account.adapter.list_marked)
+                BLIND.labels(account.provider, account.credential or "").set(0)
+            except AdapterError as error:
+                seen_all = False
+                BLIND.labels(account.provider, account.credential or "").set(1)
+                log.warning("%s can't be swept, nothing is known of its orphans: %s", account.provider, error.message)
+                continue
+            found += [(account, instance) for instance in bought]
+        if not found:
+            if seen_all:
+                self._suspects.clear()
+            return
+        known = await self._known()
+        await self._judge(found, known)
+
+    async def _accounts(self) -> list[Account]:
+        """Every account that a provider or a node names."""
+        accounts: dict[int, Account] = {}
+        for provider in self._world.store.providers.all():
+            names: set[str | None] = {credential.name for credential in provider.spec.credentials} or {None}
+            for name in names:
+                try:
+                    account = await self._world.accounts.get(provider, name)
+                except AccountMissing as missing:
+                    log.warning("%s can't be swept: %s", provider.metadata.name, missing.message)
+                    continue
+                if not (account.anonymous and account.adapter.traits.needs_credentials):
+                    accounts[id(account)] = account
+        return list(accounts.values())
+
+    async def _known(self) -> Known:
+        known = Known()
+        async for page in self._world.cluster.pages(NODE.path()):
+            for node in page["items"]:
+                status = node.get("status") or {}
+                instance = status.get("instance")
+                if instance is None:
+                    known.launching.add(node["spec"]["token"])
+                elif not status.get("goneTime"):
+                    known.handles[node["spec"]["providerRef"]["name"], instance["handle"]] = node["metadata"]["uid"]
+        return known
+
+    async def _judge(self, found: list[tuple[Account, Instance]], known: Known) -> None:
+        now, still = self._world.clock.monotonic(), {}
+        for account, instance in found:
+            key = (account.provider, instance.handle)
+            if key in known.handles or instance.mark is None or instance.mark.installation != self._world.installation:
+                continue
+            if instance.mark.token in known.launching:
+                continue  # its node looks it up, and adopts the oldest
+            since = self._suspects.get(key, now)
+            if now - since >= self._world.settings.orphan_grace_seconds:
+                await self._stop(account, instance)
+            else:
+                still[key] = since
+        self._suspects = still
+
+    async def _stop(self, account: Account, instance: Instance) -> None:
+        ORPHANS.labels(account.provider).inc()
+        log.warning("%s: instance %s bears our mark and no node knows it: it is stopped", account.provider, instance.id)
+        provider = self._world.store.providers.named(None, account.provider)
+        if provider is not None:
+            text = f"instance {instance.id} bears this installation's mark and no ComputeNode knows it: it is stopped"
+            await self._world.events.say(provider, PROVIDER.name, "OrphanStopped", text, warning=True)
+        self._world.background(undo(account, instance.handle), f"stop orphan {instance.id}")

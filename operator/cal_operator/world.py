@@ -1,0 +1,189 @@
+"""What the reconciles share: the store, the API server, the accounts, the clock, and the tasks that nothing may split."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from cal_crds.base import Model, Resource
+from cal_crds.cluster import Cluster, NotFound
+from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER, Kind
+from cal_operator.accounts import Accounts
+from cal_operator.clock import Clock
+from cal_operator.events import Events
+from cal_operator.leader import Leader
+from cal_operator.liveness import Liveness
+from cal_operator.nodes.memory import Memories
+from cal_operator.patch import status_patch
+from cal_operator.settings import Settings
+from cal_operator.store import Key, Store
+from cal_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Model)
+
+
+@dataclass
+class World:
+    """Made once by `main`. Every reconcile gets it; none keeps state of its own beside it."""
+
+    cluster: Cluster
+    clock: Clock
+    settings: Settings
+    installation: str
+    store: Store
+    accounts: Accounts
+    events: Events
+    leader: Leader
+    liveness: Liveness
+    memories: Memories = field(default_factory=Memories)
+    #: Offers that had no room lately: (provider, offer id) -> (until, monotonic; why).
+    cooling: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    #: Nodes asked of an offer since the provider's offers were last read: (provider, offer id) -> count.
+    taken: dict[tuple[str, str], int] = field(default_factory=dict)
+    pool_locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    #: Since when a deployment's status waits to be written (monotonic).
+    held: dict[str, float] = field(default_factory=dict)
+    archived: set[str] = field(default_factory=set)
+    queue: WorkQueue = field(init=False)
+    _critical: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def term_start(self) -> datetime:
+        assert self.leader.term_start is not None, "reconciles run only while leading"
+        return self.leader.term_start
+
+    # --- waking ----------------------------------------------------------------------------------------------------------
+
+    def wake(self, kind: Kind, uid: str | None, after: float = 0.0) -> None:
+        if uid is not None:
+            self.queue.wake(Key(kind.name, uid), after)
+
+    def learn(self, kind: Kind, body: dict[str, Any]) -> None:
+        """Take in the reply to one of our own writes, before the watch brings it, and wake whom it concerns."""
+        if self.store.put(kind.name, body):
+            self.wake_about(kind, body)
+
+    def forget(self, kind: Kind, body: dict[str, Any]) -> None:
+        """Take in that an object is gone, and wake whom it concerns."""
+        uid = body["metadata"]["uid"]
+        members = self.store.node_uids_of(uid) if kind is DEPLOYMENT else []
+        if kind is POOL:
+            members = self.store.deployment_uids_in_pool(body["metadata"]["namespace"], body["metadata"]["name"])
+        self.store.remove(kind.name, uid)
+        self.wake_about(kind, body)
+        for member in members:
+            self.wake(NODE if kind is DEPLOYMENT else DEPLOYMENT, member)
+        if kind is NODE:
+            self.memories.forget(uid)
+
+    def wake_about(self, kind: Kind, body: dict[str, Any]) -> None:
+        """The object itself, and whoever sums it up."""
+        metadata, spec = body["metadata"], body.get("spec", {})
+        self.wake(kind, metadata["uid"])
+        if kind is NODE:
+            self.wake(DEPLOYMENT, spec["deploymentRef"]["uid"])
+            self.wake(POOL, spec["poolRef"]["uid"], self.settings.pool_merge_seconds)
+            if metadata.get("deletionTimestamp"):
+                self.wake(PROVIDER, self.store.providers.uid_of(None, spec["providerRef"]["name"]), 1.0)
+        elif kind is DEPLOYMENT and spec.get("poolRef"):
+            pool = self.store.pools.uid_of(metadata["namespace"], spec["poolRef"]["name"])
+            self.wake(POOL, pool, self.settings.pool_merge_seconds)
+        elif kind is POOL:
+            for uid in self.store.deployment_uids_in_pool(metadata["namespace"], metadata["name"]):
+                self.wake(DEPLOYMENT, uid)
+        elif kind is PROVIDER:
+            for pool_uid in self.store.pools.uids():
+                self.wake(POOL, pool_uid)
+
+    # --- writing ---------------------------------------------------------------------------------------------------------
+
+    async def write_status(self, kind: Kind, old: Resource, old_status: S, new_status: S) -> bool:
+        """One merge patch of a status, only if something changed. False if the object is gone."""
+        patch = status_patch(old_status, new_status)
+        if not patch:
+            return True
+        path = kind.path(old.metadata.namespace, old.metadata.name, "status")
+        # The uid makes a later object of the same name safe from this status.
+        body = {"metadata": {"uid": old.metadata.uid}, "status": patch}
+        try:
+            self.learn(kind, await self.cluster.merge_patch(path, body))
+        except NotFound:
+            return False
+        return True
+
+    async def set_finalizers(self, kind: Kind, uid: str, finalizers: list[str]) -> None:
+        """Write the finalizers of a known object; the version is checked, so that nobody else's is lost."""
+        body = self.store.table(kind.name).body(uid)
+        if body is None:
+            return
+        metadata = {"uid": uid, "resourceVersion": body["metadata"]["resourceVersion"], "finalizers": finalizers}
+        try:
+            reply = await self.cluster.merge_patch(self.store.table(kind.name).path(uid), {"metadata": metadata})
+        except NotFound:
+            self.forget(kind, body)
+            return
+        if reply["metadata"].get("deletionTimestamp") and not reply["metadata"].get("finalizers"):
+            self.forget(kind, reply)
+        else:
+            self.learn(kind, reply)
+
+    async def delete(self, kind: Kind, resource: Resource) -> None:
+        """Ask for an object's deletion; of that very object only."""
+        path = kind.path(resource.metadata.namespace, resource.metadata.name)
+        try:
+            reply = await self.cluster.delete(path, uid=resource.metadata.uid)
+        except NotFound:
+            body = self.store.table(kind.name).body(resource.metadata.uid)
+            if body is not None:
+                self.forget(kind, body)
+            return
+        if reply.get("kind") == kind.name:
+            self.learn(kind, reply)
+
+    async def fetch(self, kind: Kind, uid: str) -> dict[str, Any] | None:
+        """A known object by a quorum read; None when it is gone, or another one bears its name."""
+        table = self.store.table(kind.name)
+        try:
+            body = await self.cluster.get(table.path(uid))
+        except NotFound:
+            return None
+        except KeyError:
+            return None
+        if body["metadata"]["uid"] != uid:
+            return None
+        self.learn(kind, body)
+        return body
+
+    # --- what nothing may split --------------------------------------------------------------------------------------------
+
+    async def whole(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Carry `work` out to its end, whatever becomes of the caller: neither cancellation nor shutdown splits it."""
+        task = asyncio.create_task(work, name=name)
+        self._critical.add(task)
+        task.add_done_callback(self._critical.discard)
+        return await asyncio.shield(task)
+
+    def background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Like `whole`, without waiting for it."""
+        task = asyncio.create_task(work, name=name)
+        self._critical.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._critical.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed: %s", task.get_name(), error)
+
+    async def finish(self, timeout: float) -> bool:
+        """Wait for what must not be split. False if something is still under way after `timeout` seconds."""
+        if not self._critical:
+            return True
+        _, late = await asyncio.wait(self._critical, timeout=timeout)
+        return not late
