@@ -74,6 +74,7 @@ class Purchase:
     offer: str
     price: Decimal
     stock: int | None
+    bought: float
     running: float
     ready: float
     port: str | None
@@ -113,7 +114,13 @@ class Ledger:
                 return known
             if purchase.stock is not None and self.sold(purchase.offer) >= purchase.stock:
                 raise SoldOut(purchase.offer)
-            values = (str(purchase.mark), purchase.mark.installation, purchase.offer, str(purchase.price), self.now())
+            values = (
+                str(purchase.mark),
+                purchase.mark.installation,
+                purchase.offer,
+                str(purchase.price),
+                purchase.bought,
+            )
             times = (purchase.running, purchase.ready, purchase.port, purchase.ends, purchase.exit_code)
             cursor = self._db.execute(
                 "INSERT INTO instance (mark, installation, offer, price, bought, running, ready, port, ends, exit_code)"
@@ -208,12 +215,12 @@ class Ledger:
             (self.now(), text, str(mark)),
         )
 
-    def add_unmarked(self, offer: str) -> None:
-        """An instance that somebody bought by hand."""
-        now = self.now()
+    def add_foreign(self, mark: Mark | None, offer: str) -> None:
+        """An instance that another installation bought, or somebody by hand."""
+        now, text = self.now(), str(mark) if mark else None
         self._db.execute(
-            "INSERT INTO instance (offer, price, bought, running, ready) VALUES (?, '1', ?, ?, ?)",
-            (offer, now, now, now),
+            "INSERT INTO instance (mark, installation, offer, price, bought, running, ready) VALUES (?, ?, ?, '1', ?, ?, ?)",
+            (text, mark.installation if mark else None, offer, now, now, now),
         )
 
     def billing(self) -> Collection[Mark | None]:

@@ -37,6 +37,7 @@ def purchase(request: LaunchRequest, settings: DemoSettings, price_factor: Decim
         offer=shape.offer.id,
         price=price,
         stock=shape.stock,
+        bought=now,
         running=running,
         ready=running + settings.ready_delay_milliseconds / 1000,
         port=next((f"{_SCHEMES[port.protocol]}:{port.port}" for port in request.workload.ports), None),
