@@ -293,6 +293,21 @@ class ConfirmsIds(Protocol):
         ...
 
 
+@runtime_checkable
+class LaunchesInSteps(Protocol):
+    """An adapter whose `launch` only opens a purchase (an order that collects bids): further steps follow before anything runs."""
+
+    async def advance(self, handle: str, request: LaunchRequest) -> Observation:
+        """Take the next step if it is due, and observe. To be called in place of `observe` until the instance has been RUNNING.
+
+        `request` is the one that it was launched with, made anew from what was recorded before the launch: a new process goes on
+        where another one stopped. A step may spend, so what holds for `launch` before it is called holds here, and rule 4 too.
+        Repeated or raced it does no more than once; after `stop` it does nothing. A purchase that can't succeed (no acceptable bid
+        in time) is undone, and is FAILED with the reason. Raises what `observe` and `launch` raise.
+        """
+        ...
+
+
 class Factory(Protocol):
     """`create` of an adapter's sub-package."""
 

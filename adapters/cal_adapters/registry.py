@@ -15,6 +15,7 @@ from cal_adapters.contract import Factory
 #: Adapter name -> module with `create(context) -> Adapter`. Alphabetical.
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "akash": "cal_adapters.akash",
         "demo": "cal_adapters.fake",
         "k8s": "cal_adapters.k8s",
         "local": "cal_adapters.local",

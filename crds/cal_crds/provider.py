@@ -108,7 +108,14 @@ class AkashSettings(Model):
 
     deposit: Annotated[Money | None, Field(description="US dollars to deposit, for accounts that must.")] = None
     bid_wait_seconds: Annotated[int, Field(ge=1, le=600, description="How long bids are collected.")] = 30
-    denom: Annotated[Word, Field(description="uact or uakt.")] = "uact"
+    denom: Annotated[Word, Field(description="uact or uakt, where the account doesn't tell in which it pays.")] = "uact"
+    provider_proxy: Annotated[
+        URL | None,
+        Field(
+            pattern=r"^https?://[^\s]+$",
+            description="Base URL of the provider proxy that logs are read through; needed with another endpoint than the default.",
+        ),
+    ] = None
 
 
 #: Settings block -> the adapter that it is for.
