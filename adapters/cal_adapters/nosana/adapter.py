@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -211,17 +212,22 @@ class Nosana:
         )
 
     async def _deployment(self, handle: str) -> Deployment:
-        """The deployment of a handle. Its "not found" counts only from the account that bought it."""
-        owner, deployment = translate.read_handle(handle)
+        """The deployment of a handle. Its "not found" counts only from the account that bought it, and not while reads may lag."""
+        wanted = translate.read_handle(handle)
         try:
-            return await self._client.deployment(deployment)
+            return await self._client.deployment(wanted.deployment)
         except InstanceNotFound as error:
+            if self._client.now() - wanted.created < timedelta(seconds=TRAITS.settle_seconds):
+                raise OutcomeUnknown(
+                    f"{error.message}; it was made so lately that it may only not be seen yet"
+                ) from error
             account = await self._account()
-            if account == owner:
-                raise
             if account is None:
                 raise OutcomeUnknown(f"{error.message}; which account the key opens can't be told") from error
-            raise CredentialsRefused(f"the key opens account {account}, but {deployment} belongs to {owner}") from error
+            if account != wanted.owner:
+                lost = f"the key opens account {account}, but {wanted.deployment} belongs to {wanted.owner}"
+                raise CredentialsRefused(lost) from error
+            raise
 
     # -- stop
 
@@ -281,7 +287,7 @@ class Nosana:
         return await logs.tail(self._client, self._node_url, await self._deployment(handle), tail)
 
     def follow(self, handle: str, tail: int) -> AsyncIterator[str]:
-        return logs.follow(self._client, self._node_url, translate.read_handle(handle)[1], tail)
+        return logs.follow(self._client, self._node_url, translate.read_handle(handle).deployment, tail)
 
 
 def create(context: Context) -> Nosana:

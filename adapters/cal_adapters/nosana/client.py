@@ -168,7 +168,7 @@ class Client:
     async def header(self, deployment: str) -> str:
         """What a host wants to see before it shows the deployment's logs. A secret."""
         path = f"/api/deployments/{_segment(deployment)}/header"
-        return (await self._read(path, Header, params={"includeTime": "true"})).header
+        return (await self._read(path, Header)).header
 
     # -- the wire
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, WebSocketException
 
 from cal_adapters.errors import CredentialsRefused, OutcomeUnknown
 from cal_adapters.nosana import translate
@@ -30,6 +30,8 @@ _OPEN: Final = 5.0
 _PAUSE: Final = 2.0
 #: Connections in a row that brought nothing, after which the stream says so instead of staying silent.
 _MAX_FAILURES: Final = 5
+#: Seconds without a piece after which the job is looked at.
+_SILENCE: Final = 10.0
 _MAX_FRAME: Final = 1 << 20
 _UNAUTHORIZED: Final = 3000
 #: What some accounts get as header is a signature alone; hosts want the signed message before it.
@@ -128,9 +130,24 @@ async def _live(
         lines = await _history(socket, heard)
         for line in (lines[-count:] if count > 0 else []) if fresh else lines:
             yield line
-        async for raw in socket:
+        async for raw in _while_running(socket, client, deployment, job):
             for line in _read(raw, heard):
                 yield line
+
+
+async def _while_running(
+    socket: ClientConnection, client: Client, deployment: str, job: Job
+) -> AsyncIterator[str | bytes]:
+    """Frames until the connection or the job ends. A host may keep the connection of an ended job open: so silence is looked into."""
+    while True:
+        try:
+            yield await asyncio.wait_for(socket.recv(), _SILENCE)
+        except TimeoutError:
+            current = translate.current_job(await client.jobs(deployment))
+            if current is None or current.job != job.job or current.state != "RUNNING":
+                return
+        except ConnectionClosedOK:
+            return
 
 
 async def _rest(client: Client, deployment: str, job: Job, heard: _Heard, count: int) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, NewType
+from typing import Any, Final, NamedTuple, NewType
 
 from cal_adapters.contract import Instance, LaunchRequest, Mark, Observation, Readiness, RegistryLogin, State
 from cal_adapters.errors import Refused
@@ -41,6 +41,7 @@ STATUSES: Final = frozenset(
 )
 ACTIVE_JOBS: Final = ("QUEUED", "RUNNING")
 _JOB_STATES: Final = frozenset({*ACTIVE_JOBS, "COMPLETED", "STOPPED"})
+_HANDLE: Final = re.compile(r"([0-9A-Za-z]{1,64})/([0-9A-Za-z]{1,64})/([0-9]{1,11})")
 #: What a host replaces in strings of a job definition, or takes for an instruction in a list.
 _TEMPLATE: Final = re.compile(r"%%(ops|globals?)\.|^__(spread__|remove-if-empty__)$")
 
@@ -48,17 +49,25 @@ _TEMPLATE: Final = re.compile(r"%%(ops|globals?)\.|^__(spread__|remove-if-empty_
 # --- handles -------------------------------------------------------------------------------------------------------------
 
 
+class Handle(NamedTuple):
+    """What our handles hold: whose "not found" counts for which deployment, and from when on."""
+
+    owner: str
+    deployment: str
+    created: datetime
+
+
 def handle_of(deployment: Deployment) -> str:
-    """Account and deployment: the account tells whose "not found" counts."""
-    return f"{deployment.owner}/{deployment.id}"
+    """A deployment's handle. It never changes."""
+    return f"{deployment.owner}/{deployment.id}/{int(deployment.created_at.timestamp())}"
 
 
-def read_handle(handle: str) -> tuple[str, str]:
-    """Account and deployment of a handle."""
-    owner, slash, deployment = handle.partition("/")
-    if not (owner and slash and deployment):
+def read_handle(handle: str) -> Handle:
+    """The parts of a handle. Refused if it isn't ours."""
+    found = _HANDLE.fullmatch(handle)
+    if found is None:
         raise Refused(f"not a handle of the nosana adapter: {handle[:64]!r}")
-    return owner, deployment
+    return Handle(found[1], found[2], datetime.fromtimestamp(int(found[3]), UTC))
 
 
 def instance_of(deployment: Deployment, price: Decimal | None = None) -> Instance:
