@@ -71,6 +71,11 @@ def signal_holder(path: Path, number: int) -> bool:
 # --- processes
 
 
+def processes() -> list[int]:
+    """The ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def start_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot: with its id and the boot id, its identity."""
     fields = _stat(pid)
@@ -80,7 +85,7 @@ def start_ticks(pid: int) -> int | None:
 def descendants(root: int) -> list[int]:
     """The ids of all living children of `root` and theirs, also those with a session of their own."""
     children: dict[int, list[int]] = {}
-    for pid in _pids():
+    for pid in processes():
         fields = _stat(pid)
         if fields and fields[0] != "Z":
             children.setdefault(int(fields[1]), []).append(pid)
@@ -92,10 +97,21 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def parent(pid: int) -> int | None:
+    """The id of the process's parent; None if the process is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The variables that the process was started with; empty for a dead one, and for somebody else's."""
+    pairs = _read(Path(f"/proc/{pid}/environ")).decode(errors="replace").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
 def bearing(variable: str, value: str) -> list[int]:
-    """The ids of living processes that were started with this environment variable (its children inherit it)."""
-    wanted = b"\0" + f"{variable}={value}".encode() + b"\0"
-    return [pid for pid in _pids() if wanted in b"\0" + _read(Path(f"/proc/{pid}/environ"))]
+    """The ids of living processes that were started with this environment variable (children inherit it)."""
+    return [pid for pid in processes() if environment(pid).get(variable) == value]
 
 
 def kill_bearing(variable: str, value: str) -> bool:
@@ -107,7 +123,7 @@ def kill_bearing(variable: str, value: str) -> bool:
         except ProcessLookupError:
             continue
         try:
-            if pid in bearing(variable, value):
+            if environment(pid).get(variable) == value:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         except ProcessLookupError:
             continue
@@ -161,10 +177,6 @@ def _sockets(pid: int) -> Iterator[str]:
 
 
 # --- /proc
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _stat(pid: int) -> list[str] | None:
