@@ -162,6 +162,7 @@ class KubernetesAdapter:
             return self._client
 
     async def _launch(self, client: Client, request: LaunchRequest) -> Instance:
+        translate.require_size(request)
         asked = translate.amounts(request)
         price = translate.price(self._settings, asked)
         translate.require_price(request, price)

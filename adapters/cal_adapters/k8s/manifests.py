@@ -124,7 +124,7 @@ def _resources(asked: Amounts) -> Body:
         requests["cpu"] = f"{int(asked.cpu * 1000)}m"
     limits: dict[str, str] = {}
     if asked.memory is not None:
-        limits["memory"] = str(asked.memory)
+        limits["memory"] = asked.memory
     if asked.storage is not None:
         limits["ephemeral-storage"] = asked.storage
     if asked.gpus and asked.gpu_resource:

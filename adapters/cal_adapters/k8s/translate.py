@@ -27,6 +27,8 @@ ANNOTATION_NODE: Final = f"{GROUP}/node"
 #: Holds the scheduler back until all objects of the instance exist: lifting it is the purchase.
 GATE: Final = f"{GROUP}/launch"
 
+MAX_SECRET_BYTES: Final = 2**20
+
 #: Names of the attributes that this adapter gives its offers, and reads back at launch.
 ATTRIBUTE_POOL: Final = "pool"
 ATTRIBUTE_SELECTOR: Final = "node-selector"
@@ -61,12 +63,12 @@ class Handle:
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a Pod asks for. `memory` in bytes; None: nothing is asked."""
+    """What a Pod asks for. `memory` and `storage` are quantities; None: nothing is asked."""
 
     gpus: int
     gpu_resource: str | None
     cpu: Decimal | None
-    memory: int | None
+    memory: str | None
     storage: str | None
 
 
@@ -114,7 +116,7 @@ def amounts(request: LaunchRequest) -> Amounts:
     """What the Pod asks for: what the workload says, else what the offer has."""
     wanted, offer = request.workload.resources, request.offer
     cpu = quantity(wanted.cpu) if wanted and wanted.cpu else Decimal(offer.vcpu) if offer.vcpu else None
-    memory = int(quantity(wanted.memory)) if wanted and wanted.memory else (offer.ram_gb or 0) * 2**30 or None
+    memory = wanted.memory if wanted and wanted.memory else f"{offer.ram_gb}Gi" if offer.ram_gb else None
     return Amounts(
         gpus=request.gpu_count,
         gpu_resource=_gpu_resource(offer) if request.gpu_count else None,
@@ -151,6 +153,13 @@ def require_namespace(name: str, system_namespace: str) -> str:
     if name.startswith("kube-"):
         raise Refused(f"Namespace {name!r} belongs to Kubernetes: no instance is put there")
     return name
+
+
+def require_size(request: LaunchRequest) -> None:
+    """Raises Refused where the environment is larger than a Secret may be; asked before anything is made."""
+    size = sum(len(value.value.encode()) for value in request.env)
+    if size > MAX_SECRET_BYTES:
+        raise Refused(f"The environment has {size} bytes; a Kubernetes Secret holds {MAX_SECRET_BYTES}")
 
 
 def may_be_namespace(pool_id: str) -> bool:

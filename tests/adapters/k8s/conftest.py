@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -212,3 +213,23 @@ def kubeconfig_with(path: Path, token: str) -> str:
 @pytest.fixture(scope="session")
 def with_token() -> Callable[[Path, str], str]:
     return kubeconfig_with
+
+
+@pytest.fixture(scope="session")
+def inline() -> Callable[[Path], str]:
+    """inline(path): a kubeconfig with the files that it names put into it, as it goes into a Secret."""
+    pairs = [
+        ("clusters", "cluster", ["certificate-authority"]),
+        ("users", "user", ["client-certificate", "client-key"]),
+    ]
+
+    def make(path: Path) -> str:
+        document = yaml.safe_load(path.read_text())
+        for plural, single, keys in pairs:
+            for entry in document[plural]:
+                for key in keys:
+                    if name := entry[single].pop(key, None):
+                        entry[single][f"{key}-data"] = base64.b64encode((path.parent / name).read_bytes()).decode()
+        return str(yaml.safe_dump(document))
+
+    return make

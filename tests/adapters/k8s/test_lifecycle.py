@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cal_adapters.contract import Mark, Readiness, RegistryLogin, State, Stop
+from cal_adapters.contract import EnvValue, Mark, Readiness, RegistryLogin, State, Stop
 from cal_adapters.errors import InstanceNotFound, NoCapacity, OutcomeUnknown, PriceAboveCap, Refused
 from cal_crds.pool import Tenancy
 
@@ -219,7 +219,7 @@ async def test_a_pool_may_be_a_label_of_nodes(
         ({"namespace": "nowhere-at-all"}, "nowhere-at-all"),
         ({"workload": {"image": None}}, "image"),
         ({"workload": {"readinessProbe": {"tcpSocket": {"port": "grpc"}}}}, "grpc"),
-        ({"workload": {"workingDir": "relative", "image": "bad image?"}}, ""),
+        ({"env": [EnvValue("BIG", "x" * 1_200_000, secret=True)]}, "1200000 bytes"),
     ],
 )
 async def test_what_will_never_do_is_refused_and_leaves_nothing(
@@ -227,12 +227,8 @@ async def test_what_will_never_do_is_refused_and_leaves_nothing(
 ) -> None:
     site.node()
     offer = (await offers_of(adapter))[0]
-    try:
-        request = request_for(offer, **changes)
-    except ValueError:
-        pytest.fail("the row must reach the adapter")
     with pytest.raises(Refused, match=words):
-        await adapter.launch(request)
+        await adapter.launch(request_for(offer, **changes))
     assert site.names("pods") == site.names("secrets") == site.names("services") == []
 
 
@@ -289,30 +285,14 @@ def _cut_off(body: dict[str, Any], mark: Mark) -> dict[str, Any]:
 
 
 async def test_another_clusters_handle_is_never_not_found(
-    site: Any, adapter: Any, kubeconfig: Any, request_for: Any, adapters: Any, offers_of: Any
+    site: Any, adapter: Any, kubeconfig: Any, inline: Any, request_for: Any, adapters: Any, offers_of: Any
 ) -> None:
     site.node()
     bought = await adapter.launch(request_for((await offers_of(adapter))[0]))
-    other = adapters(secret={"kubeconfig": _inline(kubeconfig)})
+    other = adapters(secret={"kubeconfig": inline(kubeconfig)})
     assert (await other.check()).id != (await adapter.check()).id == bought.account
     for verb in (other.observe, other.stop):
         with pytest.raises(Exception, match="the Pod is in cluster") as caught:
             await verb(bought.handle)
         assert not isinstance(caught.value, InstanceNotFound | OutcomeUnknown)
     assert site.pod(bought.mark) is not None
-
-
-def _inline(path: Any) -> str:
-    import yaml
-
-    document = yaml.safe_load(path.read_text())
-    pairs = [
-        ("clusters", "cluster", ["certificate-authority"]),
-        ("users", "user", ["client-certificate", "client-key"]),
-    ]
-    for plural, single, keys in pairs:
-        for entry in document[plural]:
-            for key in keys:
-                if name := entry[single].pop(key, None):
-                    entry[single][f"{key}-data"] = base64.b64encode((path.parent / name).read_bytes()).decode()
-    return str(yaml.safe_dump(document))
