@@ -1,0 +1,287 @@
+"""Routes of deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cal_api import bodies, deploying, replies, requests, secret, views
+from cal_api.backend import Backend, backend
+from cal_api.errors import BadRequest, Conflict, NotFound, Unprocessable
+from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, joined, query_of, raw, rendered
+from cal_api.store import ALL
+from cal_api.table import Entry
+from cal_api.values import ZERO_UUID
+from cal_api.writer import Exists
+from cal_crds.base import rfc3339
+from cal_crds.deployment import TERMINAL_STATES, DeploymentDesiredState, ModelDeployment
+from cal_crds.meta import DEPLOYMENT, LABEL_MODEL, LABEL_ORGANIZATION, LABEL_OWNER
+from cal_crds.names import free_deployment_name, label_hash, organization_deployment_name
+from cal_crds.pool import ComputePool, PoolState
+
+_TERMINAL = ", ".join(sorted(TERMINAL_STATES))
+
+
+async def deploy(request: Request) -> Response:
+    asked, port = await bodies.read(request, requests.Deploy), backend(request)
+    port.require_sync()
+    pool = None if deploying.is_external(asked) else await _usable_pool(port, asked.pool_id)
+    plan = deploying.plan(asked, pool.object if pool else None)
+    namespace = pool.namespace if pool else port.settings.namespace
+    entry = await _create(port, namespace, plan)
+    state = views.deployment_state(entry.object)
+    return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status=state, state=state))
+
+
+async def get_status(request: Request) -> Response:
+    return raw((await backend(request).deployment(request.path_params["deployment_id"])).rendered)
+
+
+async def list_by_pool(request: Request) -> Response:
+    page, port = query_of(request, requests.WholeList), backend(request)
+    port.require_sync()
+    return _page(port.store.deployments.listing(("pool", request.path_params["pool_id"].lower())), page)
+
+
+async def list_by_query(request: Request) -> Response:
+    page, port = query_of(request, requests.PoolPage), backend(request)
+    port.require_sync()
+    return _page(port.store.deployments.listing(("pool", page.pool_id.lower()) if page.pool_id else ALL), page)
+
+
+async def list_by_organization(request: Request) -> Response:
+    page, port = query_of(request, requests.OrganizationPage), backend(request)
+    port.require_sync()
+    return _page(port.store.deployments.listing(("organization", page.org_id) if page.org_id else ALL), page)
+
+
+async def terminate(request: Request) -> Response:
+    entry, port = await _named_in_body(request), backend(request)
+    ended = views.deployment_state(entry.object) in TERMINAL_STATES
+    if ended or entry.object.spec.desired_state == DeploymentDesiredState.TERMINATED:
+        return _outcome(entry)
+    change = {"spec": {"desiredState": DeploymentDesiredState.TERMINATED.value}}
+    changed = await port.writer.change(port.store.deployments, entry, change)
+    return _outcome(changed.entry, changed.headers)
+
+
+async def start(request: Request) -> Response:
+    entry, port = await _named_in_body(request), backend(request)
+    state = views.deployment_state(entry.object)
+    if state not in TERMINAL_STATES:
+        raise Unprocessable(f"Deployment is {state}; only {_TERMINAL} ones can be started")
+    if not entry.object.spec.external:
+        _check_usable(port.store.pool_of(entry.object))
+    now = rfc3339(port.now().astimezone(UTC))
+    change = {"spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": now}}
+    changed = await port.writer.change(port.store.deployments, entry, change)
+    return _outcome(changed.entry, changed.headers)
+
+
+async def update(request: Request) -> Response:
+    asked, port = await bodies.read(request, requests.UpdateDeployment), backend(request)
+    entry = await port.deployment(request.path_params["deployment_id"])
+    change, draft = deploying.update(asked, entry.object)
+    if draft.secrets:
+        await _keep_secrets(port, entry, draft.secret_name, draft.secrets)
+    if not any(change.values()):
+        return raw(entry.rendered)
+    changed = await port.writer.change(port.store.deployments, entry, change)
+    return raw(changed.entry.rendered, changed.headers)
+
+
+async def delete(request: Request) -> Response:
+    port = backend(request)
+    entry = await port.deployment(request.path_params["deployment_id"])
+    state = views.deployment_state(entry.object)
+    if state not in TERMINAL_STATES:
+        raise BadRequest(f"Deployment is {state}. Stop it first.")
+    await port.writer.delete(port.store.deployments, entry)
+    return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status="DELETED", state=state))
+
+
+# --- steps -------------------------------------------------------------------------------------------------------------
+
+
+async def _usable_pool(port: Backend, pool_id: str) -> Entry[ComputePool]:
+    if pool_id == ZERO_UUID:
+        raise NotFound(f"Pool {pool_id} not found")
+    pool = await port.pool(pool_id)
+    _check_usable(pool)
+    return pool
+
+
+def _check_usable(pool: Entry[ComputePool] | None) -> None:
+    if pool is None:
+        raise Conflict("The deployment's pool is gone; make another deployment")
+    state = views.pool_state(pool.object)
+    if state != PoolState.ACTIVE:
+        raise Conflict(f"Pool {pool.uid} is {state}; nothing can be deployed there")
+
+
+async def _create(port: Backend, namespace: str, plan: deploying.Plan) -> Entry[ModelDeployment]:
+    name = await _name(port, plan)
+    body = {**plan.body, "metadata": {**plan.body["metadata"], "name": name}}
+    try:
+        entry = await port.writer.create(port.store.deployments, namespace, body)
+    except Exists as error:
+        raise _taken(plan) from error
+    if plan.secrets:
+        # After the deployment, so that it can be its owner; until then its node waits for the Secret.
+        await _keep_secrets(port, entry, plan.secret_name, plan.secrets)
+    return entry
+
+
+async def _keep_secrets(port: Backend, entry: Entry[ModelDeployment], name: str, values: Mapping[str, str]) -> None:
+    pool = port.store.pool_of(entry.object)
+    owner = entry.object.metadata.labels.get(LABEL_OWNER) or label_hash(pool.object.spec.owner.id if pool else "")
+    await port.writer.create_secret(entry.namespace, secret.build(name, entry.name, entry.uid, owner, values))
+
+
+async def _name(port: Backend, plan: deploying.Plan) -> str:
+    """A free name; in an organization, the one name that only one living deployment of the model can have."""
+    if not plan.organization:
+        return free_deployment_name(plan.model)
+    selector = f"{LABEL_ORGANIZATION}={label_hash(plan.organization)},{LABEL_MODEL}={label_hash(plan.model)}"
+    listing = await port.cluster.list(DEPLOYMENT.path(), labelSelector=selector)
+    latest = max((_numbered(item, plan) for item in listing["items"]), key=lambda found: found[0], default=(0, None))
+    if latest[1] is not None and views.deployment_state(latest[1]) not in TERMINAL_STATES:
+        raise _taken(plan)
+    return organization_deployment_name(plan.organization, plan.model, latest[0] + 1)
+
+
+def _numbered(body: dict[str, Any], plan: deploying.Plan) -> tuple[int, ModelDeployment | None]:
+    """The n of a deployment of that model; (0, None) for a name that is not of that form."""
+    stem = organization_deployment_name(plan.organization or "", plan.model, 0)[:-1]
+    number = body["metadata"]["name"].removeprefix(stem)
+    return (int(number), ModelDeployment.parse(body)) if number.isdecimal() else (0, None)
+
+
+def _taken(plan: deploying.Plan) -> Conflict:
+    return Conflict(
+        f"Model '{plan.model}' is already deployed in organization '{plan.organization}'; terminate it first"
+    )
+
+
+async def _named_in_body(request: Request) -> Entry[ModelDeployment]:
+    asked = await bodies.read(request, requests.DeploymentId)
+    return await backend(request).deployment(asked.deployment_id)
+
+
+def _outcome(entry: Entry[ModelDeployment], headers: dict[str, str] | None = None) -> Response:
+    state = views.deployment_state(entry.object)
+    return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status=state, state=state), headers)
+
+
+def _page(found: Sequence[Entry[ModelDeployment]], page: requests.WholeList | requests.Page) -> Response:
+    end = None if page.limit is None else page.offset + page.limit
+    return joined("deployments", found[page.offset : end], len(found))
+
+
+_NONE = {404: "No such deployment."}
+_OWNED = {409: "Another manager owns a field that this would change."}
+_BAD_PAGE = {400: "A bad page."}
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/status/{deployment_id}",
+        get_status,
+        "A deployment",
+        replies.Deployment,
+        _NONE,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "GET",
+        "/listDeployments/{pool_id}",
+        list_by_pool,
+        "The deployments in a pool, newest first",
+        replies.Deployments,
+        _BAD_PAGE,
+        query=requests.WholeList,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "GET",
+        "/deployments",
+        list_by_organization,
+        "The deployments of an organization, or all",
+        replies.Deployments,
+        _BAD_PAGE,
+        query=requests.OrganizationPage,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "GET",
+        "/list",
+        list_by_query,
+        "The deployments in a pool, or all",
+        replies.Deployments,
+        _BAD_PAGE,
+        query=requests.PoolPage,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "POST",
+        "/deploy",
+        deploy,
+        "Deploy a model",
+        replies.DeploymentOutcome,
+        {
+            400: "A bad value.",
+            404: "No such pool.",
+            409: "The pool is going, or the organization has this model deployed.",
+        },
+        body=requests.Deploy,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "POST",
+        "/terminate",
+        terminate,
+        "Terminate a deployment",
+        replies.DeploymentOutcome,
+        {400: "A bad value.", **_NONE, **_OWNED},
+        body=requests.DeploymentId,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "POST",
+        "/start",
+        start,
+        "Start a deployment that has ended",
+        replies.DeploymentOutcome,
+        {
+            400: "A bad value.",
+            **_NONE,
+            409: "Its pool is gone or going, or another manager owns a field that this would change.",
+            422: "It hasn't ended.",
+        },
+        body=requests.DeploymentId,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "PATCH",
+        "/update/{deployment_id}",
+        update,
+        "Change a deployment",
+        replies.Deployment,
+        {400: "A bad value.", **_NONE, **_OWNED},
+        body=requests.UpdateDeployment,
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+    Operation(
+        "DELETE",
+        "/delete/{deployment_id}",
+        delete,
+        "Forget a deployment that has ended",
+        replies.DeploymentOutcome,
+        {400: "It hasn't ended.", **_NONE},
+        prefixes=DEPLOYMENT_PREFIXES,
+    ),
+)
