@@ -36,6 +36,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+# --- skips -------------------------------------------------------------------------------------------------------------
+
+_skipped: set[str] = set()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skipped.add(str(report.longrepr[2]).removeprefix("Skipped: "))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A skip whose reason isn't listed in tests/skips.txt fails the run: nothing is left out silently."""
+    listing = REPO / "tests" / "skips.txt"
+    known = listing.read_text().splitlines() if listing.exists() else []
+    unknown = sorted(reason for reason in _skipped if reason not in known)
+    if unknown:
+        print("\nskipped for reasons that tests/skips.txt does not list:", *unknown, sep="\n  ")
+        if exitstatus == 0:
+            session.exitstatus = 1
+
+
 # --- waiting -----------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from cal_cli.bootstrap import embedded_providers
-from cal_cli.kube import Kube
+from cal_cli.kube import NOT_FOUND, Kube, KubeError
 from cal_crds.meta import NODE
 from cal_crds.node import ComputeNode
 
@@ -24,7 +24,12 @@ class Instance:
 
 def running_on(kube: Kube) -> list[Instance]:
     """Every instance that may bill while we are away. One that was asked for and has no handle yet counts too."""
-    embedded = embedded_providers(kube)
+    try:
+        embedded = embedded_providers(kube)
+    except KubeError as error:
+        if error.status == NOT_FOUND:
+            return []  # our kinds were never defined there
+        raise
     nodes = [ComputeNode.parse(body) for body in kube.items(NODE.path())]
     return [
         _instance(node) for node in nodes if node.spec.provider_ref.name not in embedded and not node.status.gone_time

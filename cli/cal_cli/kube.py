@@ -14,6 +14,8 @@ from cal_crds.meta import KINDS
 
 Body = dict[str, Any]
 
+NOT_FOUND = 404
+_CONFLICT = 409
 _MANAGER = "calctl"
 #: Where the kinds live that calctl applies, besides our own: apiVersion and kind -> (plural, namespaced).
 _PLURALS = {
@@ -49,7 +51,7 @@ class Kube:
         try:
             return self.get(path)
         except KubeError as error:
-            if error.status == requests.codes.not_found:
+            if error.status == NOT_FOUND:
                 return None
             raise
 
@@ -73,7 +75,7 @@ class Kube:
         try:
             self._request("POST", f"{path}?fieldManager={_MANAGER}", body, "application/json")
         except KubeError as error:
-            if error.status != requests.codes.conflict:
+            if error.status != _CONFLICT:
                 raise
 
     def merge_patch(self, path: str, body: Body) -> Body:
@@ -91,7 +93,7 @@ class Kube:
             )
         except (requests.RequestException, pykube.exceptions.KubernetesError) as error:
             raise KubeError(f"the API server can't be asked: {error}") from error
-        if answer.status_code >= requests.codes.bad_request:
+        if answer.status_code >= 400:
             raise KubeError(_message(answer), answer.status_code)
         result: Body = answer.json() if answer.content else {}
         return result

@@ -36,6 +36,7 @@ def cli() -> None:
 @click.option("--tour", is_flag=True, help="Deploy a small language model and ask it something.")
 @click.option("--context", help="Use the cluster of this kubeconfig context; no control plane of our own.")
 @click.option("--namespace", default="default", show_default=True, help="Where the api creates objects.")
+@click.option("--in-background", is_flag=True, hidden=True)  # what --detach starts
 def up(
     state: StateDir,
     api_port: int,
@@ -45,14 +46,16 @@ def up(
     tour: bool,
     context: str | None,
     namespace: str,
+    in_background: bool,
 ) -> None:
     """Start etcd, kube-apiserver, operator, api and relay on this machine."""
     request = starting.Request(state, api_port, relay_port, demo, context, namespace)
     if not detach:
         result = _Result()
-        starting.up(request, lambda settings, stop: _ready(settings, stop, tour, result))
+        starting.up(request, lambda settings, stop: None if in_background else _ready(settings, stop, tour, result))
         sys.exit(result.code)
-    starting.detach(request, [argument for argument in sys.argv[1:] if argument not in ("--detach", "--tour")])
+    own = [argument for argument in sys.argv[1:] if argument not in ("--detach", "--tour")]
+    starting.detach(request, [*own, "--in-background"])
     settings = Settings(state, api_port, relay_port, 0, demo, namespace)
     _summary(settings, "`calctl down` stops it.")
     if tour:

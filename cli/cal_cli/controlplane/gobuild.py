@@ -58,7 +58,7 @@ def _build(missing: list[str], target: Path, compiled: Path, say: Say) -> None:
     say(
         f"building {', '.join(missing)} with {go}: about 10 minutes on two cores the first time; interrupt and it resumes"
     )
-    packages = {name: _dependencies(go, TOOLS[name].package, env, say) for name in missing}
+    packages = {name: _uncompiled(go, TOOLS[name].package, env, say) for name in missing}
     done: set[str] = set()
     with Progress("building", len(set().union(*packages.values())), say) as progress:
         for name in missing:
@@ -92,9 +92,10 @@ def _go(say: Say) -> str:
     return go
 
 
-def _dependencies(go: str, package: str, env: dict[str, str], say: Say) -> set[str]:
-    """All packages that make up a program. Fetches the modules on the first call, and says so."""
-    argv = [go, "list", "-deps", package]
+def _uncompiled(go: str, package: str, env: dict[str, str], say: Say) -> set[str]:
+    """The packages of a program that the compiler's cache lacks. Fetches the modules on the first call, and says so."""
+    # The flags must be those of the build: packages are cached by them.
+    argv = [go, "list", "-trimpath", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}", package]
     process = subprocess.Popen(argv, cwd=MODULE, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     errors: list[str] = []
