@@ -19,6 +19,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "demo": "cal_adapters.fake",
         "k8s": "cal_adapters.k8s",
         "local": "cal_adapters.local",
+        "nosana": "cal_adapters.nosana",
     }
 )
 

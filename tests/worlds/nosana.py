@@ -8,7 +8,7 @@ REST under /api as the provider's OpenAPI document says (both directions are che
     GET  billing, bills, deployments, violations, stats      what bills now; what was billed; all there is; broken contracts; counters
     POST advance {seconds}; delays {start, list, claim, stop, stragglers, hosts_linger, bare_header}
     POST faults [{match, kind, ...}] (see nosana_faults.py), DELETE faults
-    POST account {key, owner?, assigned?}; revoke {key}; market {slug, usd_reward_per_hour?, machines?}
+    POST account {key, owner?, assigned?, fresh?}; revoke {key}; market {slug, usd_reward_per_hour?, machines?}
     POST job {name | deployment, do: end | lose | expire | say, exit_code?, line?}
     POST deployment {name, status?, delete?, archive?}; crowd {key, names}
 """
@@ -166,7 +166,8 @@ class Nosana:
 
     def _checked(self, operation: Operation, status: int, answer: Any) -> Response:
         problems = self.contract.answer_problems(operation, status, answer)
-        if problems:
+        # The provider's document forgets 401 for some; it gives it all the same.
+        if problems and status != 401:
             self.violations.append(f"answer {operation} {status}: {problems[0]}")
         return Response(status_code=status) if answer is None else JSONResponse(answer, status)
 

@@ -64,7 +64,13 @@ class _Admin:
         return self._world.violations
 
     def stats(self, _: Any) -> Any:
-        return {"requests": self._world.requests, "faults": self._world.plan.shown, "now": self._provider.now}
+        owners = [account.owner for account in self._provider.accounts]
+        return {
+            "owners": owners,
+            "requests": self._world.requests,
+            "faults": self._world.plan.shown,
+            "now": self._provider.now,
+        }
 
     # -- done
 
@@ -92,6 +98,7 @@ class _Admin:
         """A key for an account; `owner` of an existing one adds the key to it."""
         account = self._provider.add_account(body["key"], body.get("owner"))
         account.assigned = body.get("assigned", account.assigned)
+        account.fresh = body.get("fresh", account.fresh)
         return {"owner": account.owner}
 
     def revoke(self, body: Any) -> Any:

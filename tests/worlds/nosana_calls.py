@@ -85,11 +85,10 @@ def balance(call: Call) -> Answer:
 
 
 def vaults(call: Call) -> Answer:
-    mine = [found for found in call.provider.deployments.values() if found.owner == call.owner]
-    first = min((found.created for found in mine), default=None)
-    if first is None:
+    assert call.account
+    if call.account.fresh and not any(found.owner == call.owner for found in call.provider.deployments.values()):
         return 200, []
-    return 200, [{"vault": call.owner, "owner": call.owner, "created_at": stamp(first)}]
+    return 200, [{"vault": call.owner, "owner": call.owner, "created_at": stamp(0)}]
 
 
 # -- deployments

@@ -55,6 +55,8 @@ class Account:
     keys: set[str]
     assigned: float = 1000.0
     settled: float = 0.0
+    #: It never had a deployment before: its vault is made with the first.
+    fresh: bool = False
 
 
 @dataclass

@@ -5,7 +5,8 @@ run on one host. An instance is a deployment with one replica: its name is the m
 job that runs just now. The strategy is SIMPLE-EXTEND: Nosana extends the job until the deployment is stopped.
 
 Making a deployment leaves a DRAFT, which costs nothing; starting it is the purchase. So a launch first makes its DRAFT, then looks
-whether another launch with this mark was earlier, and starts only the oldest: two launches at once buy one instance.
+whether another launch with this mark was earlier, and starts only the oldest: two launches at once buy one instance. A launch that was
+cut off in between is finished by `observe`, within the price cap that the definition carries.
 
 Proven gone: ARCHIVED without a queued or running job, or unknown to the account that bought it. From every other state a deployment
 can be started again, by itself (INSUFFICIENT_FUNDS) or by a late call.
@@ -26,6 +27,7 @@ from cal_adapters.contract import (
     LaunchRequest,
     Mark,
     Observation,
+    State,
     Stop,
     Traits,
 )
@@ -112,15 +114,14 @@ class Nosana:
     # -- look-up
 
     async def find(self, mark: Mark) -> Sequence[Instance]:
-        return [translate.instance_of(found) for found in await self._named(mark)]
+        return [translate.instance_of(found) for found in await self._named(mark) if translate.may_bill(found)]
 
     async def _named(self, mark: Mark) -> list[Deployment]:
-        """The mark's deployments that may bill, oldest first."""
+        """The mark's deployments, oldest first, archived ones too."""
         name = str(mark)
-        found = [item async for item in self._client.deployments(name=name)]
         # The filter is the provider's promise; the name is the proof.
-        ours = [item for item in found if item.name == name and translate.may_bill(item)]
-        return sorted(ours, key=lambda item: (item.created_at, item.id))
+        found = [item async for item in self._client.deployments(name=name) if item.name == name]
+        return sorted(found, key=lambda item: (item.created_at, item.id))
 
     async def list_marked(self) -> Sequence[Instance]:
         search = f"cal-{self._installation}-"
@@ -168,8 +169,11 @@ class Nosana:
     async def _draft(self, request: LaunchRequest, body: dict[str, object]) -> Deployment:
         """The mark's deployment: an earlier one, or a new DRAFT."""
         earlier = await self._named(request.mark)
+        if earlier and not any(map(translate.may_bill, earlier)):
+            # A call that comes late, after the instance was stopped, must not buy it again.
+            raise Refused(f"{request.mark} was bought before and is gone")
         if earlier:
-            return earlier[0]
+            return next(filter(translate.may_bill, earlier))
         secrets = [value.value for value in request.env if value.secret] + [login.password for login in request.logins]
         made = await self._client.create(body, secrets)
         if made.name != str(request.mark):
@@ -194,6 +198,8 @@ class Nosana:
 
     async def observe(self, handle: str) -> Observation:
         deployment = await self._deployment(handle)
+        if deployment.status == "DRAFT" and deployment.replicas > 0:
+            return await self._finish_launch(deployment)
         job = translate.current_job(await self._client.jobs(deployment.id))
         detail = await self._client.job(deployment.id, job.job) if job and job.state != "QUEUED" else None
         trouble = ""
@@ -201,6 +207,19 @@ class Nosana:
             events = await self._client.events(deployment.id)
             trouble = events[0].message if events else ""
         return translate.observation(deployment, job, detail, trouble, self._client.now())
+
+    async def _finish_launch(self, draft: Deployment) -> Observation:
+        """Starts what a launch made and then, cut off, didn't start. Only one deployment of a mark is started: the oldest."""
+        oldest = (await self._named(translate.mark_of(draft)))[0]
+        if oldest.id != draft.id:
+            return Observation(State.TERMINATED, f"Nosana: deployment DRAFT: {oldest.id} was bought in its place")
+        definition = await self._client.definition(draft.id)
+        try:
+            await self._price(draft.market, translate.cap_of(definition))
+        except (PriceAboveCap, Refused) as error:
+            return Observation(State.FAILED, f"Nosana: deployment DRAFT: never started: {error.message}")
+        await self._start(draft)
+        return Observation(State.STARTING, "Nosana: deployment DRAFT: it is being started", id=draft.id)
 
     async def confirm(self, handle: str, instance_id: str) -> bool:
         """Jobs of a deployment come and go; each of them is this instance."""

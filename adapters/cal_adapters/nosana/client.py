@@ -27,10 +27,12 @@ from cal_adapters.nosana.answers import (
     EventPage,
     Header,
     Job,
+    JobDefinition,
     JobDetail,
     JobPage,
     Market,
     ReplicaChange,
+    RevisionPage,
     StatusChange,
     Stopped,
     Vault,
@@ -164,6 +166,12 @@ class Client:
         path = f"/api/deployments/{_segment(deployment)}/events"
         page = await self._read(path, EventPage, params={"limit": "10", "sort_order": "desc"})
         return page.events
+
+    async def definition(self, deployment: str) -> JobDefinition:
+        """The job definition of the newest revision; we never make a second one."""
+        path = f"/api/deployments/{_segment(deployment)}/revisions"
+        page = await self._read(path, RevisionPage, params={"limit": "10", "sort_order": "desc"})
+        return page.revisions[0].job_definition
 
     async def header(self, deployment: str) -> str:
         """What a host wants to see before it shows the deployment's logs. A secret."""

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NewType
 
 from cal_adapters.contract import Instance, LaunchRequest, Mark, Observation, Readiness, RegistryLogin, State
 from cal_adapters.errors import Refused
-from cal_adapters.nosana.answers import Deployment, Job, JobDetail, JobResult, Market, OperationState
+from cal_adapters.nosana.answers import Deployment, Job, JobDefinition, JobDetail, JobResult, Market, OperationState
 from cal_crds.gpus import normalise
 from cal_crds.money import render
 from cal_crds.node import Offer, OfferAttribute
@@ -29,8 +29,6 @@ NOBODY: Final = "1" * 32
 OPERATION: Final = "main"
 #: SIMPLE ends with its first job's timeout; this one is extended by Nosana until it is stopped.
 STRATEGY: Final = "SIMPLE-EXTEND"
-#: How long after its creation a deployment may still be started by a launch that is under way: far above a launch's own limit.
-START_WINDOW: Final = timedelta(seconds=60)
 #: How long a listing may still be on its way after the deployment was stopped. Nosana's own tasks hold theirs for 120 s at most.
 LISTING_WINDOW: Final = timedelta(seconds=120)
 #: How long after its end a job's result may still come.
@@ -41,6 +39,8 @@ STATUSES: Final = frozenset(
 )
 ACTIVE_JOBS: Final = ("QUEUED", "RUNNING")
 _JOB_STATES: Final = frozenset({*ACTIVE_JOBS, "COMPLETED", "STOPPED"})
+#: Where the definition keeps the launch's price cap, US dollars per hour.
+_CAP: Final = "max_price_per_hour"
 _HANDLE: Final = re.compile(r"([0-9A-Za-z]{1,64})/([0-9A-Za-z]{1,64})/([0-9]{1,11})")
 #: What a host replaces in strings of a job definition, or takes for an instruction in a list.
 _TEMPLATE: Final = re.compile(r"%%(ops|globals?)\.|^__(spread__|remove-if-empty__)$")
@@ -79,6 +79,14 @@ def instance_of(deployment: Deployment, price: Decimal | None = None) -> Instanc
         account=deployment.owner,
         price_per_hour=price,
     )
+
+
+def mark_of(deployment: Deployment) -> Mark:
+    """The mark of one of ours. Refused for another."""
+    mark = Mark.read(deployment.name)
+    if mark is None:
+        raise Refused(f"deployment {deployment.id} is not ours")
+    return mark
 
 
 def may_bill(deployment: Deployment) -> bool:
@@ -176,7 +184,21 @@ def job_definition(request: LaunchRequest) -> dict[str, Any]:
     arguments |= {name: value for name, value in optional.items() if value}
     _refuse_templates(arguments, "workload")
     operation = {"type": "container/run", "id": OPERATION, "args": arguments}
-    return {"version": "0.1", "type": "container", "meta": {"trigger": "api"}, "ops": [operation]}
+    meta = {"trigger": "api"}
+    if request.max_price_per_hour is not None:
+        meta[_CAP] = f"{request.max_price_per_hour:f}"
+    return {"version": "0.1", "type": "container", "meta": meta, "ops": [operation]}
+
+
+def cap_of(definition: JobDefinition) -> Decimal | None:
+    """The price cap of the launch that made it; None: no cap. Refused if it can't be read."""
+    told = definition.meta.get(_CAP)
+    if told is None:
+        return None
+    try:
+        return Decimal(str(told))
+    except InvalidOperation as error:
+        raise Refused(f"its price cap {told!r} can't be read") from error
 
 
 def _expose(port: Port, probe: Probe | None) -> dict[str, Any]:
@@ -233,7 +255,10 @@ def current_job(jobs: Sequence[Job]) -> Job | None:
 def observation(
     deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
 ) -> Observation:
-    """What a deployment does. `trouble` is the provider's last event; `now` is the provider's time."""
+    """What a deployment does, other than a DRAFT that is to be started.
+
+    `trouble` is the provider's last event; `now` is the provider's time.
+    """
     state, message = _state(deployment, job, detail, trouble, now)
     node = detail.node if detail and detail.node not in ("", NOBODY) else None
     return Observation(
@@ -259,7 +284,7 @@ def _state(
     if status not in STATUSES or (job and job.state not in _JOB_STATES):
         return State.UNKNOWN, said + (f", job {job.state}" if job else "")
     if status == "DRAFT":
-        return _draft(deployment, now)
+        return State.TERMINATED, f"{said}: it is being taken back"
     if job is None:
         return _without_job(deployment, said, trouble)
     said += f", job {job.state}"
@@ -272,15 +297,6 @@ def _state(
     if job.state == "RUNNING":
         return State.RUNNING, said
     return State.STARTING, f"{said}: waits for a machine of market {deployment.market}"
-
-
-def _draft(deployment: Deployment, now: datetime) -> tuple[State, str]:
-    if deployment.replicas == 0:
-        return State.TERMINATED, "Nosana: deployment DRAFT: it is being taken back"
-    if now - deployment.created_at < START_WINDOW:
-        return State.STARTING, "Nosana: deployment DRAFT: it is about to be started"
-    # Only a launch may buy: it isn't started from here.
-    return State.LOST, "Nosana: deployment DRAFT: it was made but never started"
 
 
 def _without_job(deployment: Deployment, said: str, trouble: str) -> tuple[State, str]:
