@@ -93,9 +93,7 @@ def _log_to_stderr() -> None:
 def main() -> int:
     """Parse, then serve until a signal; the exit code."""
     settings = parse(sys.argv[1:], os.environ)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("uvicorn", "uvicorn.error", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _log_to_stderr()
     return asyncio.run(_serve(settings))
 
 

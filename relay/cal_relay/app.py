@@ -41,7 +41,7 @@ class Relay:
         self.adapters = Adapters(cluster, settings)
         archives = Archives(cluster)
         self.tails = Tails(self.index, self.adapters, archives)
-        upstreams = Upstreams(self.index, self.adapters, archives, self.metrics)
+        upstreams = Upstreams(self.index, self.adapters.lend, archives, self.metrics)
         hubs = Hubs(upstreams.pump, self.metrics)
         self.streams = Streams(settings, Resolver(cluster, self.index, archives), hubs, self.metrics)
 

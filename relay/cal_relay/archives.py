@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 from cal_crds import archive
@@ -12,9 +10,7 @@ from cal_crds.cluster import Cluster, NotFound
 from cal_crds.meta import LABEL_CONTENT, LABEL_DEPLOYMENT, LABEL_NODE
 from cal_relay.frames import clip
 from cal_relay.index import NodeRecord
-
-#: Seconds between two lists of all archives, whoever asks for unknown jobs.
-_LIST_EVERY = 2.0
+from cal_relay.shared import SharedList
 
 
 @dataclass(frozen=True)
@@ -26,13 +22,11 @@ class Archived:
 
 
 class Archives:
-    """Reads live; only the list of all archives' metadata is shared by those who ask within two seconds."""
+    """Reads live, never from a cache."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._lock = asyncio.Lock()
-        self._listed: list[dict[str, Any]] = []
-        self._listed_at = float("-inf")
+        self._all = SharedList(cluster, "/api/v1/configmaps", labelSelector=f"{LABEL_CONTENT}={archive.CONTENT}")
 
     async def of_node(self, node: NodeRecord) -> list[str] | None:
         """The archived lines of a node, None if there are none. ClusterError if the API server can't be asked."""
@@ -54,13 +48,7 @@ class Archives:
 
     async def by_id(self, job_id: str) -> list[NodeRecord]:
         """The nodes, gone by now, whose archive bears this instance id or node uid. Youngest first."""
-        async with self._lock:
-            if monotonic() - self._listed_at > _LIST_EVERY:
-                selector = f"{LABEL_CONTENT}={archive.CONTENT}"
-                listed = await self._cluster.list_metadata("/api/v1/configmaps", labelSelector=selector)
-                self._listed, self._listed_at = listed["items"], monotonic()
-            known = self._listed
-        found = [_node(item["metadata"]) for item in known if job_id in _ids(item["metadata"])]
+        found = [_node(meta) for meta in await self._all.metadata() if job_id in _ids(meta)]
         return sorted(found, key=lambda node: node.age, reverse=True)
 
 

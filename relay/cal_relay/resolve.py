@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cal_crds.cluster import Cluster
+from cal_crds.cluster import Cluster, NotFound
 from cal_crds.meta import NODE
 from cal_relay.archives import Archives
 from cal_relay.index import NodeIndex, NodeRecord, record
+from cal_relay.shared import SharedList
+
+#: No field selector finds an object by its uid.
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Resolver:
@@ -16,25 +20,38 @@ class Resolver:
 
     def __init__(self, cluster: Cluster, index: NodeIndex, archives: Archives) -> None:
         self._cluster, self._index, self._archives = cluster, index, archives
+        self._all = SharedList(cluster, NODE.path())
 
     async def find(self, job_id: str, provider: str | None, path: str) -> NodeRecord | None:
         """The node of a job, whose provider must be `provider` if that is told. `path` of the URL decides between namesakes.
 
         ClusterError if the API server had to be asked and couldn't be.
         """
-        for found in (self._index.by_id(job_id), await self._live(job_id), await self._archives.by_id(job_id)):
-            ours = [node for node in found if provider in (None, node.provider)]
-            if ours:
+        for look in (self._cached, self._live, self._archives.by_id):
+            if ours := [node for node in await look(job_id) if provider in (None, node.provider)]:
                 return _by_path(ours, path)
         return None
 
+    async def _cached(self, job_id: str) -> list[NodeRecord]:
+        return self._index.by_id(job_id)
+
     async def _live(self, job_id: str) -> list[NodeRecord]:
         """The cache may be some milliseconds behind a client that has just been told the id."""
-        listed = await self._cluster.list(NODE.path(), fieldSelector=f"status.instance.id={_escaped(job_id)}")
-        nodes = [record(item) for item in listed["items"]]
+        if _UID.fullmatch(job_id):
+            nodes = await self._by_uid(job_id)
+        else:
+            listed = await self._cluster.list(NODE.path(), fieldSelector=f"status.instance.id={_escaped(job_id)}")
+            nodes = [record(item) for item in listed["items"]]
         for node in nodes:
             self._index.put(node)
         return sorted(nodes, key=lambda node: node.age, reverse=True)
+
+    async def _by_uid(self, uid: str) -> list[NodeRecord]:
+        named = [meta for meta in await self._all.metadata() if meta["uid"] == uid]
+        try:
+            return [record(await self._cluster.get(NODE.path(meta["namespace"], meta["name"]))) for meta in named]
+        except NotFound:
+            return []
 
 
 def _by_path(nodes: Sequence[NodeRecord], path: str) -> NodeRecord:

@@ -55,6 +55,11 @@ class Streams:
             await _close(socket, frames.error(closing.message), closing.code, closing.message)
         except WebSocketDisconnect:
             _log.debug("a client left")
+        except Exception:  # noqa: BLE001
+            # The boundary: a fault of ours must not look like a stream that just stops.
+            _log.exception("a client could not be served")
+            message = "internal fault of the relay"
+            await _close(socket, frames.error(message), _INTERNAL, message)
         finally:
             self._count(-1)
 

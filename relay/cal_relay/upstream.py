@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from cal_adapters.contract import Adapter, FollowsLogs
+from cal_adapters.contract import FollowsLogs, Traits
 from cal_adapters.errors import AdapterError, InstanceNotFound
 from cal_adapters.registry import UnknownAdapter
 from cal_crds.cluster import ClusterError, NotFound
-from cal_relay.adapters import Adapters
 from cal_relay.archives import Archives
 from cal_relay.frames import clip
 from cal_relay.hub import Hub, Last
@@ -40,11 +40,24 @@ _TURN = 64
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 
 
+class Source(Protocol):
+    """The part of an adapter that logs are read with; one that also FollowsLogs is followed."""
+
+    @property
+    def traits(self) -> Traits: ...
+
+    async def logs(self, handle: str, tail: int) -> Sequence[str]: ...
+
+
+#: Lends the source of a provider and credential, as `Adapters.lend` does.
+Lend = Callable[[str, str | None], AbstractAsyncContextManager[Source]]
+
+
 class Upstreams:
     """Makes the pump of the hubs out of what they all share."""
 
-    def __init__(self, index: NodeIndex, adapters: Adapters, archives: Archives, metrics: Metrics) -> None:
-        self.index, self.adapters, self.archives, self.metrics = index, adapters, archives, metrics
+    def __init__(self, index: NodeIndex, lend: Lend, archives: Archives, metrics: Metrics) -> None:
+        self.index, self.lend, self.archives, self.metrics = index, lend, archives, metrics
 
     async def pump(self, hub: Hub) -> None:
         """Fill a hub until its log has ended; whatever happens, the hub is told."""
@@ -96,7 +109,7 @@ class Upstream:
 
     async def _read(self, node: NodeRecord, handle: str) -> None:
         """The log from the provider, until its stream ends."""
-        async with self._shared.adapters.lend(node.provider, node.credential) as adapter:
+        async with self._shared.lend(node.provider, node.credential) as adapter:
             history = await _history(adapter, handle)
             self._take(history)
             self._hub.wake()
@@ -143,7 +156,7 @@ class Upstream:
         while not self._node().over:
             await self._shared.index.change(self._hub.node.uid)
 
-    async def _poll(self, adapter: Adapter, handle: str) -> None:
+    async def _poll(self, adapter: Source, handle: str) -> None:
         """In place of following: read the end of the log again and again."""
         while not self._node().over:
             await self._wait(_POLL)
@@ -208,7 +221,7 @@ class Upstream:
         self._shared.metrics.lines.inc()
 
 
-async def _history(adapter: Adapter, handle: str) -> Sequence[str]:
+async def _history(adapter: Source, handle: str) -> Sequence[str]:
     async with asyncio.timeout(adapter.traits.call_timeout_seconds):
         return await adapter.logs(handle, HISTORY)
 
