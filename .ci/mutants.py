@@ -43,7 +43,7 @@ def killed(patch: Path) -> bool:
         copy = Path(scratch) / "tree"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache"))
         applied = subprocess.run(
-            ["patch", "-p1", "--forward", "-i", str(patch)], cwd=copy, capture_output=True, text=True
+            ["patch", "-p1", "--forward", "-i", str(patch)], cwd=copy, capture_output=True, text=True, check=False
         )
         if applied.returncode != 0:
             print(f"{patch.stem}: does not apply: {applied.stdout.strip()}")
@@ -55,7 +55,7 @@ def _red(name: str, copy: Path, arguments: list[str]) -> bool:
     # Child processes must run the copy too, and an editable install points at the original.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES)}
     argv = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
-    result = subprocess.run(argv, cwd=copy, env=env, capture_output=True, text=True)
+    result = subprocess.run(argv, cwd=copy, env=env, capture_output=True, text=True, check=False)
     red = result.returncode == TESTS_FAILED
     last = (result.stdout.strip().splitlines() or ["no output"])[-1]
     print(f"{name}: {'red' if red else 'NOT RED'}: {last}", flush=True)

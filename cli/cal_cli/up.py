@@ -28,6 +28,7 @@ from cal_cli.statedir import Member, State, StateDir
 from cal_cli.supervisor import Supervised, Supervisor
 
 _READY = 60.0
+_FAILURE = "calctl: "
 
 
 @dataclass(frozen=True)
@@ -192,17 +193,19 @@ def detach(request: Request, argv: list[str]) -> int:
 
 
 def _follow_until_ready(directory: StateDir, child: subprocess.Popen[bytes], log: Path, offset: int) -> None:
-    """Shows what the supervisor says until it is ready."""
-    last = ""
+    """Shows what the supervisor says until it is ready. Its failure (the rest of what it says) becomes ours."""
+    failure: list[str] = []
     with log.open("rb") as file:
         file.seek(offset)
         while True:
             state, code = directory.read(), child.poll()
             for line in file.read().decode(errors="replace").splitlines():
-                say(line)
-                last = line
+                if failure or line.startswith(_FAILURE):
+                    failure.append(line.removeprefix(_FAILURE))
+                else:
+                    say(line)
             if code is not None:
-                raise Failure(f"the supervisor ended with code {code}: {last.removeprefix('calctl: ')}")
+                raise Failure("\n".join(failure) or f"the supervisor ended with code {code}; its log is {log}")
             if state is not None and state.ready and state.pid == child.pid:
                 return
             time.sleep(0.1)
