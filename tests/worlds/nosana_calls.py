@@ -183,18 +183,21 @@ def header(call: Call) -> Answer:
 
 
 def deployments(call: Call) -> Answer:
-    mine = [found for found in call.provider.deployments.values() if found.owner == call.owner]
-    seen = [view for found in mine if (view := call.provider.seen(found, call.lag))]
     query = call.query
-    search = query.get("search", "").lower()
+    search, name = query.get("search", "").lower(), query.get("name")
+    named = [
+        found
+        for found in call.provider.deployments.values()
+        if found.owner == call.owner
+        and name in (None, found.name)
+        and (not search or search in found.name.lower() or search in found.id.lower())
+        and _one_of(found.id, query.get("id"))
+    ]
+    seen = [view for found in named if (view := call.provider.seen(found, call.lag))]
     kept = [
         view
         for view in seen
-        if (not search or search in view["name"].lower() or search in view["id"].lower())
-        and _one_of(view["status"], query.get("status"))
-        and _one_of(view["strategy"], query.get("strategy"))
-        and _one_of(view["id"], query.get("id"))
-        and query.get("name") in (None, view["name"])
+        if _one_of(view["status"], query.get("status")) and _one_of(view["strategy"], query.get("strategy"))
     ]
     return 200, _page(call, "deployments", kept, "created_at")
 

@@ -20,9 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator, FormatChecker
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
+from jsonschema_rs import Draft202012Validator
 
 SOURCE: Final = Path(__file__).resolve().parents[2] / "hack" / "schemas" / "nosana"
 _FILES: Final = ("package.json", "package-lock.json", "schemas.mjs")
@@ -74,13 +72,11 @@ def openapi() -> dict[str, Any]:
 def job_definition() -> Draft202012Validator:
     """A validator of job definitions, out of the provider's own schemas."""
     schemas = json.loads((folder() / "job-schemas.json").read_text())
-    return _validator("urn:job", schemas, "/components/schemas/JobDefinition")
+    return _validator(schemas, "/components/schemas/JobDefinition")
 
 
-def _validator(uri: str, document: Mapping[str, Any], pointer: str) -> Draft202012Validator:
-    resource = Resource.from_contents(document, default_specification=DRAFT202012)
-    registry: Registry[Any] = Registry().with_resource(uri, resource)
-    return Draft202012Validator({"$ref": f"{uri}#{pointer}"}, registry=registry, format_checker=FormatChecker())
+def _validator(document: Mapping[str, Any], pointer: str) -> Draft202012Validator:
+    return Draft202012Validator({**document, "$ref": f"#{pointer}"}, validate_formats=True)
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,11 @@ class Contract:
         return found
 
     def _pointer(self, operation: Operation) -> str:
-        return f"/paths/{operation.path.replace('/', '~1')}/{operation.method}".replace("{", "%7B").replace("}", "%7D")
+        path = operation.path.replace("/", "~1").replace("{", "%7B").replace("}", "%7D")
+        return f"/paths/{path}/{operation.method}"
 
     def _problems(self, pointer: str, value: object) -> list[str]:
         if pointer not in self._validators:
-            self._validators[pointer] = _validator("urn:api", self.document, pointer)
+            self._validators[pointer] = _validator(self.document, pointer)
         errors = self._validators[pointer].iter_errors(value)
-        return [f"{'/'.join(map(str, error.absolute_path)) or 'body'}: {error.message[:200]}" for error in errors]
+        return [f"{'/'.join(map(str, error.instance_path)) or 'body'}: {error.message[:200]}" for error in errors]

@@ -171,6 +171,7 @@ class Provider:
         self.markets: dict[str, Market] = {}
         self.deployments: dict[str, Deployment] = {}
         self.jobs: dict[str, Job] = {}
+        self._jobs_of: dict[str, list[Job]] = {}
         #: Instances ended so far: {name, deployment, job, owner, seconds, usd}.
         self.bills: list[dict[str, Any]] = []
         #: Called with a job when it said something or changed.
@@ -286,7 +287,7 @@ class Provider:
         return found
 
     def jobs_of(self, deployment: str) -> list[Job]:
-        return [job for job in self.jobs.values() if job.deployment == deployment]
+        return self._jobs_of.get(deployment, [])
 
     def active(self, deployment: str) -> list[Job]:
         return [job for job in self.jobs_of(deployment) if job.state in ACTIVE]
@@ -374,6 +375,7 @@ class Provider:
                 market.price * (1 + market.fee / 100),
             )
             self.jobs[job.address] = job
+            self._jobs_of.setdefault(deployment.id, []).append(job)
             self.tell(deployment, "JOB_LIST_CONFIRMED", f"Successfully listed job - {job.address}")
             self.later(self.delays.claim, "CLAIM", deployment.id, lambda job=job: self._claim(deployment, job))  # type: ignore[misc]
         if deployment.status == "INSUFFICIENT_FUNDS":
@@ -448,6 +450,7 @@ class Provider:
             raise Refusal(500, WRONG_STATE)
         for job in self.jobs_of(deployment.id):
             del self.jobs[job.address]
+        self._jobs_of.pop(deployment.id, None)
         del self.deployments[deployment.id]
 
     def set_replicas(self, deployment: Deployment, replicas: int) -> None:
