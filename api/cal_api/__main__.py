@@ -126,7 +126,7 @@ async def _serve(arguments: Arguments) -> int:
         server.should_exit = True
 
     try:
-        listener = _listen(arguments.host, arguments.port)
+        listener = listen(arguments.host, arguments.port)
     except OSError as error:
         _LOG.error("can't listen on %s port %d: %s", arguments.host, arguments.port, error.strerror)
         return 1
@@ -139,8 +139,11 @@ async def _serve(arguments: Arguments) -> int:
     return 1 if broken else 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; OSError if it can't be had. Port 0: a free one."""
+    # The protocol is named: asyncio sets TCP_NODELAY only where it is, and without it small answers wait 40 ms.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

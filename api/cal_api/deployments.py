@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
@@ -12,9 +12,9 @@ from starlette.responses import Response
 from cal_api import bodies, deploying, replies, requests, secret, views
 from cal_api.backend import Backend, backend
 from cal_api.errors import BadRequest, Conflict, NotFound, Unprocessable
-from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, joined, query_of, raw, rendered
+from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, query_of, raw, rendered
 from cal_api.store import ALL
-from cal_api.table import Entry
+from cal_api.table import Entry, Key
 from cal_api.values import ZERO_UUID
 from cal_api.writer import Exists
 from cal_crds.base import rfc3339
@@ -44,19 +44,19 @@ async def get_status(request: Request) -> Response:
 async def list_by_pool(request: Request) -> Response:
     page, port = query_of(request, requests.WholeList), backend(request)
     port.require_sync()
-    return _page(port.store.deployments.listing(("pool", request.path_params["pool_id"].lower())), page)
+    return _page(port, ("pool", request.path_params["pool_id"].lower()), page)
 
 
 async def list_by_query(request: Request) -> Response:
     page, port = query_of(request, requests.PoolPage), backend(request)
     port.require_sync()
-    return _page(port.store.deployments.listing(("pool", page.pool_id.lower()) if page.pool_id else ALL), page)
+    return _page(port, ("pool", page.pool_id.lower()) if page.pool_id else ALL, page)
 
 
 async def list_by_organization(request: Request) -> Response:
     page, port = query_of(request, requests.OrganizationPage), backend(request)
     port.require_sync()
-    return _page(port.store.deployments.listing(("organization", page.org_id) if page.org_id else ALL), page)
+    return _page(port, ("organization", page.org_id) if page.org_id else ALL, page)
 
 
 async def terminate(request: Request) -> Response:
@@ -177,9 +177,8 @@ def _outcome(entry: Entry[ModelDeployment], headers: dict[str, str] | None = Non
     return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status=state, state=state), headers)
 
 
-def _page(found: Sequence[Entry[ModelDeployment]], page: requests.WholeList | requests.Page) -> Response:
-    end = None if page.limit is None else page.offset + page.limit
-    return joined("deployments", found[page.offset : end], len(found))
+def _page(port: Backend, key: Key, page: requests.WholeList | requests.Page) -> Response:
+    return raw(port.store.deployments.page("deployments", key, page.offset, page.limit))
 
 
 _NONE = {404: "No such deployment."}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,13 +20,11 @@ async def resources(request: Request) -> Response:
     asked, port = query_of(request, requests.ProviderQuery).provider, backend(request)
     port.require_sync()
     entries = [port.provider(asked)] if asked else port.store.providers_in_order()
-    reply = replies.Resources(
-        resources=[offer for entry in entries for offer in providerviews.resources(entry.object)],
-        errors=[error for entry in entries if (error := providerviews.problem(entry.object))],
-        provider=asked,
-    )
-    hidden = None if asked else {"provider"}
-    return raw(reply.model_dump_json(exclude=hidden).encode())
+    problems = (providerviews.problem(entry.object) for entry in entries)
+    errors = b",".join([problem.model_dump_json().encode() for problem in problems if problem])
+    offers = b",".join([part for entry in entries if (part := port.store.offers(entry))])
+    echoed = b',"provider":%s' % json.dumps(asked).encode() if asked else b""
+    return raw(b'{"resources":[%s],"errors":[%s]%s}' % (offers, errors, echoed))
 
 
 async def providers(request: Request) -> Response:
@@ -38,8 +38,7 @@ async def providers(request: Request) -> Response:
 async def nodes(request: Request) -> Response:
     port = backend(request)
     port.require_sync()
-    found = port.store.nodes.listing(("provider", request.path_params["provider"]))
-    return raw(b'{"nodes":[%s]}' % b",".join([entry.rendered for entry in found]))
+    return raw(port.store.nodes.page("nodes", ("provider", request.path_params["provider"])))
 
 
 async def heartbeat(request: Request) -> Response:

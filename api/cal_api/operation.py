@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -14,7 +14,6 @@ from starlette.routing import Route
 
 from cal_api.bodies import explain
 from cal_api.errors import BadRequest
-from cal_api.table import Entry
 
 Q = TypeVar("Q", bound=BaseModel)
 
@@ -70,9 +69,3 @@ def raw(body: bytes, headers: Mapping[str, str] | None = None, status: int = 200
 def rendered(reply: BaseModel, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
     """A reply model as JSON."""
     return raw(reply.model_dump_json().encode(), headers, status)
-
-
-def joined(name: str, part: Sequence[Entry[Any]], total: int) -> Response:
-    """A list of rendered objects, with the number of all there are."""
-    inside = b",".join([entry.rendered for entry in part])
-    return raw(b'{"%s":[%s],"total":%d}' % (name.encode(), inside, total))

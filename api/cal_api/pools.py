@@ -11,7 +11,7 @@ from starlette.responses import Response
 from cal_api import bodies, replies, requests, views
 from cal_api.backend import backend
 from cal_api.errors import BadRequest, Conflict, PreconditionFailed, bad
-from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, joined, query_of, raw, rendered
+from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, query_of, raw, rendered
 from cal_api.providerviews import capabilities_of
 from cal_api.redact import compact, redacted
 from cal_api.store import ALL
@@ -42,15 +42,14 @@ async def create_pool(request: Request) -> Response:
 async def list_pools(request: Request) -> Response:
     page, port = query_of(request, requests.Page), backend(request)
     port.require_sync()
-    found = port.store.pools.listing(("owner", request.path_params["owner_id"]))
-    return joined("pools", found[page.offset : page.offset + page.limit], len(found))
+    key = "owner", request.path_params["owner_id"]
+    return raw(port.store.pools.page("pools", key, page.offset, page.limit))
 
 
 async def all_pools(request: Request) -> Response:
     page, port = query_of(request, requests.Page), backend(request)
     port.require_sync()
-    found = port.store.pools.listing(ALL)
-    return joined("pools", found[page.offset : page.offset + page.limit], len(found))
+    return raw(port.store.pools.page("pools", ALL, page.offset, page.limit))
 
 
 async def get_pool(request: Request) -> Response:
@@ -59,9 +58,8 @@ async def get_pool(request: Request) -> Response:
 
 async def inventory(request: Request) -> Response:
     entry = await _pool(request)
-    nodes = backend(request).store.nodes.listing(("pool", entry.uid))
-    inside = b",".join([node.rendered for node in nodes])
-    return raw(b'{"pool_id":"%s","nodes":[%s]}' % (entry.uid.encode(), inside))
+    nodes = b",".join([node.rendered for node in backend(request).store.nodes.listing(("pool", entry.uid))])
+    return raw(b'{"pool_id":"%s","nodes":[%s]}' % (entry.uid.encode(), nodes))
 
 
 async def update_pool(request: Request) -> Response:

@@ -205,6 +205,7 @@ class Nodes(Reply):
     """GET /inventory/nodes/{provider}."""
 
     nodes: list[Node]
+    total: int
 
 
 class Inventory(Reply):

@@ -22,6 +22,7 @@ class Store:
 
     def __init__(self, last_beat: Callable[[str], datetime | None]) -> None:
         self._last_beat = last_beat
+        self._offers: dict[str, bytes] = {}
         self.providers = Table(PROVIDER, ComputeProvider, lambda _: (ALL,), self._provider)
         self.pools = Table(POOL, ComputePool, _pool_keys, self._pool)
         self.deployments = Table(DEPLOYMENT, ModelDeployment, self._deployment_keys, self._deployment)
@@ -44,6 +45,7 @@ class Store:
         """An object is gone; refresh what showed something of it."""
         entry = table.remove(uid)
         if entry is not None:
+            self._offers.pop(uid, None)
             self._dependents(table, entry)
 
     def replace(self, table: Table[Any], bodies: list[dict[str, Any]], version: int) -> None:
@@ -86,7 +88,14 @@ class Store:
                 for deployment in tuple(self.deployments.listing(key)):
                     self.deployments.refresh(deployment)
 
+    def offers(self, provider: Entry[ComputeProvider]) -> bytes:
+        """Its offers as JSON objects, with commas between them."""
+        return self._offers.get(provider.uid, b"")
+
     def _provider(self, entry: Entry[ComputeProvider]) -> bytes:
+        # Hundreds of offers may stand in it: rendered here, since every read shows them all.
+        offers = providerviews.resources(entry.object)
+        self._offers[entry.uid] = b",".join([offer.model_dump_json().encode() for offer in offers])
         return providerviews.provider(entry.object).model_dump_json().encode()
 
     def _pool(self, entry: Entry[ComputePool]) -> bytes:

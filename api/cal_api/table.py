@@ -16,6 +16,8 @@ from cal_crds.meta import Kind
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOMBSTONES = 10_000
+#: Pages of one list that are kept joined; clients ask for the same few again and again.
+_MOST_PAGES = 8
 
 R = TypeVar("R", bound=Resource)
 #: ("pool", uid), ("owner", id), ...
@@ -44,6 +46,14 @@ class Entry(Generic[R]):
 class _Bucket(Generic[R]):
     members: dict[str, Entry[R]] = field(default_factory=dict)
     newest: list[Entry[R]] | None = None
+    #: (offset, end) -> what `Table.page` says of that part.
+    pages: dict[tuple[int, int | None], bytes] = field(default_factory=dict)
+
+    def changed(self, order: bool) -> None:
+        """Forget what a change of a member makes wrong; its order only if one came or went."""
+        self.pages.clear()
+        if order:
+            self.newest = None
 
 
 class Table(Generic[R]):
@@ -86,9 +96,19 @@ class Table(Generic[R]):
             bucket.newest = sorted(bucket.members.values(), key=_age, reverse=True)
         return bucket.newest
 
-    def all(self) -> list[Entry[R]]:
-        """Every object, newest first."""
-        return sorted(self._by_uid.values(), key=_age, reverse=True)
+    def page(self, name: str, key: Key, offset: int = 0, limit: int | None = None) -> bytes:
+        """A part of `listing` as {"<name>": [...], "total": <all there are>}; joined once until one of them changes."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            return _whole(name, (), 0)
+        end = None if limit is None else offset + limit
+        page = bucket.pages.get((offset, end))
+        if page is None:
+            found = self.listing(key)
+            page = _whole(name, found[offset:end], len(found))
+            if len(bucket.pages) < _MOST_PAGES:
+                bucket.pages[offset, end] = page
+        return page
 
     def put(self, body: dict[str, Any]) -> Entry[R] | None:
         """Take an object in, unless a newer version of it is known or it is known to be gone. The entry, None if it can't be read."""
@@ -116,6 +136,8 @@ class Table(Generic[R]):
             entry.keys = keys
             self._index(entry)
         entry.rendered = self._render(entry)
+        for key in keys:
+            self._buckets[key].changed(order=False)
 
     def remove(self, uid: str) -> Entry[R] | None:
         """The object is gone."""
@@ -168,16 +190,21 @@ class Table(Generic[R]):
         for key in entry.keys:
             bucket = self._buckets.setdefault(key, _Bucket())
             bucket.members[entry.uid] = entry
-            bucket.newest = None
+            bucket.changed(order=True)
 
     def _unindex(self, entry: Entry[R]) -> None:
         for key in entry.keys:
             bucket = self._buckets[key]
             bucket.members.pop(entry.uid, None)
-            bucket.newest = None
+            bucket.changed(order=True)
             if not bucket.members:
                 del self._buckets[key]
 
 
 def _age(entry: Entry[Any]) -> tuple[Any, str]:
     return entry.object.metadata.creation_timestamp, entry.name
+
+
+def _whole(name: str, entries: Sequence[Entry[Any]], total: int) -> bytes:
+    inside = b",".join([entry.rendered for entry in entries])
+    return b'{"%s":[%s],"total":%d}' % (name.encode(), inside, total)
