@@ -2,7 +2,7 @@
 
 Name: `<node name>-logs`. Namespace: the node's. Owner: the deployment. Labels: LABEL_CONTENT=logs, LABEL_DEPLOYMENT, LABEL_NODE
 (the node's uid). Annotation INSTANCE: the instance id; PROVIDER: the provider's name. `binaryData["log.gz"]`: gzip of the last lines,
-UTF-8, one a line, at most MAX_LINES and MAX_BYTES when packed.
+UTF-8, each with its line end, at most MAX_LINES and MAX_BYTES when packed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pack(lines: Sequence[str]) -> bytes:
     """The last lines, gzipped; fewer of them if they don't fit."""
     kept = list(lines[-MAX_LINES:])
     while True:
-        packed = gzip.compress("\n".join(kept).encode(), mtime=0)
+        packed = gzip.compress("".join(f"{line}\n" for line in kept).encode(errors="replace"), mtime=0)
         if len(packed) <= MAX_BYTES or not kept:
             return packed
         kept = kept[max(1, len(kept) // 4) :]
@@ -40,7 +40,7 @@ def pack(lines: Sequence[str]) -> bytes:
 def unpack(config_map: dict[str, Any]) -> list[str]:
     """The lines of such a ConfigMap, oldest first."""
     packed = (config_map.get("binaryData") or {}).get(_KEY)
-    return gzip.decompress(base64.b64decode(packed)).decode().split("\n") if packed else []
+    return gzip.decompress(base64.b64decode(packed)).decode().split("\n")[:-1] if packed else []
 
 
 def build(

@@ -18,13 +18,15 @@ _EVERYWHERE: Final = "0.0.0.0"
 #: Pulls the model before the port opens, so that what answers can serve. The model is an argument, never part of the script.
 _OLLAMA: Final = """\
 set -e
-OLLAMA_HOST=127.0.0.1:11500 ollama serve &
 export OLLAMA_HOST=127.0.0.1:11500
+ollama serve &
+trap 'kill $!' EXIT
 until ollama list >/dev/null 2>&1; do kill -0 $!; sleep 1; done
 ollama pull "$1"
 if [ "$2" != "$1" ]; then ollama cp "$1" "$2"; fi
 kill $!
 wait $! || true
+trap - EXIT
 OLLAMA_HOST=0.0.0.0:$3 exec ollama serve
 """
 

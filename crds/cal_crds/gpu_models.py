@@ -97,7 +97,7 @@ _WORKSTATION: Final = (
     _nvidia("rtx-pro-4000", 24, aliases=("pro4000",)),
     _nvidia("rtx-pro-4500", 32, aliases=("pro4500",)),
     _nvidia("rtx-pro-5000", 48, 72, aliases=("pro5000",)),
-    _nvidia("rtx-pro-6000", 96, aliases=("pro6000",)),
+    _nvidia("rtx-pro-6000", 96, aliases=("pro6000", "pro6000se", "pro6000we")),
     _nvidia("rtx-pro-6000-max-q", 96, aliases=("pro6000maxq",)),
     _nvidia("titan-rtx", 24),
     _nvidia("titan-v", 12),

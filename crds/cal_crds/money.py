@@ -8,6 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from cal_crds.pool import Cost
 
 _NINTH = Decimal("0.000000001")
+#: The largest amount that a field holds.
+_MOST = Decimal(999_999_999_999)
 _HOUR = Decimal(3600)
 
 
@@ -17,9 +19,9 @@ def parse(text: str | None) -> Decimal:
 
 
 def render(amount: Decimal) -> str:
-    """US dollars for a field: plain notation, at most nine decimals, no trailing zeros."""
-    plain = format(amount.quantize(_NINTH, rounding=ROUND_HALF_UP).normalize(), "f")
-    return "0" if plain in {"-0", ""} else plain
+    """US dollars for a field: plain notation, at most nine decimals, no trailing zeros; within 0 and what a field holds."""
+    held = min(max(Decimal(0), amount), _MOST)
+    return format(held.quantize(_NINTH, rounding=ROUND_HALF_UP).normalize(), "f")
 
 
 def total(cost: Cost | None, now: datetime) -> Decimal:
@@ -35,6 +37,6 @@ def total(cost: Cost | None, now: datetime) -> Decimal:
 
 def at_rate(cost: Cost | None, rate: Decimal, now: datetime) -> Cost:
     """The same cost going on at another rate from `now`; unchanged when the rate is."""
-    if cost is not None and parse(cost.rate_per_hour) == rate:
+    if cost is not None and parse(cost.rate_per_hour) == parse(render(rate)):
         return cost
     return Cost(accumulated=render(total(cost, now)), since=now, rate_per_hour=render(rate))

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from cal_crds.meta import API_VERSION, KINDS
+
+# No deadline for one example: a busy machine isn't a fault. Examples are the same in every run.
+settings.register_profile("cal", deadline=None, derandomize=True)
+settings.load_profile("cal")
 
 Object = dict[str, Any]
 _NOW = "2026-11-01T12:00:00Z"
