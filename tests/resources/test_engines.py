@@ -103,6 +103,7 @@ STUB = """#!/bin/sh
 # Stands in for the ollama program: notes what it is asked, and "serves" until it is told to stop.
 echo "$OLLAMA_HOST $*" >> "$NOTES"
 case "$1" in
+  list) grep -q " serve" "$NOTES" ;;
   pull) [ "$2" != missing ] ;;
   serve) if [ "$OLLAMA_HOST" = 127.0.0.1:11500 ]; then exec sleep 60; fi ;;
 esac
@@ -128,7 +129,7 @@ def _run_ollama(tmp_path: Path, model: ServedModel) -> tuple[int, list[str]]:
 def test_ollama_opens_its_port_only_once_the_model_is_there(tmp_path: Path) -> None:
     code, asked = _run_ollama(tmp_path, ServedModel(name="llama3.2:1b; touch oops", served_name="mine"))
     assert code == 0
-    assert sorted(asked[:1]) == ["127.0.0.1:11500 serve"]
+    assert asked[:1] == ["127.0.0.1:11500 serve"]
     assert asked[1:] == [
         "127.0.0.1:11500 pull llama3.2:1b; touch oops",
         "127.0.0.1:11500 cp llama3.2:1b; touch oops mine",
