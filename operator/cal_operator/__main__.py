@@ -24,8 +24,8 @@ from cal_operator.world import World
 log = logging.getLogger("cal_operator")
 
 
-async def build(cluster: Cluster, settings: Settings) -> World:
-    """Everything that the reconciles share."""
+async def build(cluster: Cluster, lease_cluster: Cluster, settings: Settings) -> World:
+    """Everything that the reconciles share. The Lease has connections of its own: its renewal never queues behind other requests."""
     clock = SystemClock()
     installation = await find_installation(cluster, settings.system_namespace)
     return World(
@@ -52,8 +52,9 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await Cluster.connect(settings.kubeconfig) as cluster:
-        world = await build(cluster, settings)
+    connect = Cluster.connect
+    async with await connect(settings.kubeconfig) as cluster, await connect(settings.kubeconfig) as lease_cluster:
+        world = await build(cluster, lease_cluster, settings)
         engine = Engine(world)
         server = await serve(world, settings.metrics_host, settings.metrics_port, lambda: engine.ready)
         watcher = Watcher(settings, engine.feed)

@@ -52,6 +52,8 @@ class World:
     held: dict[str, float] = field(default_factory=dict)
     archived: set[str] = field(default_factory=set)
     queue: WorkQueue = field(init=False)
+    #: Of pools and providers: what concerns those who use them.
+    _concern: dict[str, str] = field(default_factory=dict)
     _critical: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -67,8 +69,13 @@ class World:
 
     def learn(self, kind: Kind, body: dict[str, Any]) -> None:
         """Take in the reply to one of our own writes, before the watch brings it, and wake whom it concerns."""
+        uid = body["metadata"]["uid"]
+        before = self._concern.get(uid)
         if self.store.put(kind.name, body):
             self.wake_about(kind, body)
+            if kind in (POOL, PROVIDER) and (after := _concern(body)) != before:
+                self._concern[uid] = after
+                self._wake_users(kind, body)
 
     def forget(self, kind: Kind, body: dict[str, Any]) -> None:
         """Take in that an object is gone, and wake whom it concerns."""
@@ -82,6 +89,8 @@ class World:
             self.wake(NODE if kind is DEPLOYMENT else DEPLOYMENT, member)
         if kind is NODE:
             self.memories.forget(uid)
+        self._concern.pop(uid, None)
+        self.held.pop(uid, None)
 
     def wake_about(self, kind: Kind, body: dict[str, Any]) -> None:
         """The object itself, and whoever sums it up."""
@@ -95,12 +104,16 @@ class World:
         elif kind is DEPLOYMENT and spec.get("poolRef"):
             pool = self.store.pools.uid_of(metadata["namespace"], spec["poolRef"]["name"])
             self.wake(POOL, pool, self.settings.pool_merge_seconds)
-        elif kind is POOL:
-            for uid in self.store.deployment_uids_in_pool(metadata["namespace"], metadata["name"]):
+
+    def _wake_users(self, kind: Kind, body: dict[str, Any]) -> None:
+        """A pool's deployments, a provider's pools. Only when something changed that concerns them: a pool's counts change all
+        the time, and waking a thousand deployments for each would be quadratic."""
+        if kind is POOL:
+            for uid in self.store.deployment_uids_in_pool(body["metadata"]["namespace"], body["metadata"]["name"]):
                 self.wake(DEPLOYMENT, uid)
-        elif kind is PROVIDER:
-            for pool_uid in self.store.pools.uids():
-                self.wake(POOL, pool_uid)
+        else:
+            for uid in self.store.pools.uids():
+                self.wake(POOL, uid)
 
     # --- writing ---------------------------------------------------------------------------------------------------------
 
@@ -187,3 +200,10 @@ class World:
             return True
         _, late = await asyncio.wait(self._critical, timeout=timeout)
         return not late
+
+
+def _concern(body: dict[str, Any]) -> str:
+    """What of a pool or a provider matters to those who use it: its spec, its end, its conditions."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = sorted((c["type"], c["status"], c["reason"]) for c in status.get("conditions", ()))
+    return repr((metadata.get("generation"), metadata.get("deletionTimestamp"), conditions))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -63,7 +64,11 @@ async def _create(world: World, view: DeploymentView, wants: Sequence[Want]) -> 
         raise _blocked(*view.pool_problem)
     assert view.pool is not None
     account, offers = await _market(world, view.pool)
-    async with world.pool_locks.setdefault(view.pool.metadata.uid, asyncio.Lock()):
+    # Without limits there is nothing to count: placing and reserving happen between two awaits.
+    lock = (
+        world.pool_locks.setdefault(view.pool.metadata.uid, asyncio.Lock()) if view.pool.spec.limits else nullcontext()
+    )
+    async with lock:
         budget = await _Budget.read(world, view.pool)
         for want in wants:
             waiting = await _create_one(world, view, want, account, offers, budget)
@@ -149,6 +154,7 @@ async def _create_one(
     price = money.parse(placement.offer.price_per_hour)
     if (refusal := budget.refuse(price)) is not None:
         return Waiting(reason=Reason.LIMIT_REACHED, message=refusal)
+    world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
     body = _node(view, pool, want, placement.offer, account)
     try:
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)
@@ -156,7 +162,6 @@ async def _create_one(
         return Waiting(reason=Reason.IN_PROGRESS, message="the node before this one is not gone yet")
     world.memories.of(made["metadata"]["uid"]).born_here = True
     world.learn(NODE, made)
-    world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
     budget.take(price)
     return None
 
