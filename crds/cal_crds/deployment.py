@@ -93,7 +93,8 @@ class DeploymentSpec(Model):
         int, Field(ge=0, le=315360000, description="When a terminated deployment made by REST is deleted.")
     ] = 86400
     desired_state: Annotated[
-        DeploymentDesiredState | None, Field(description="Running or Terminated; absent: Running.")
+        DeploymentDesiredState | None,
+        Field(description="Running, or Terminated: its nodes are stopped. Absent (in git, say): Running."),
     ] = None
     restarted_at: Annotated[Time | None, Field(description="A new value tries again from FAILED and STOPPED.")] = None
 

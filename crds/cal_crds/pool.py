@@ -64,7 +64,13 @@ class ProviderRef(Model):
 class Placement(Model):
     """How offers are chosen."""
 
-    strategy: Annotated[Strategy, Field(description="BestFit, Cheapest or Spread.")] = Strategy.BEST_FIT
+    strategy: Annotated[
+        Strategy,
+        Field(
+            description="BestFit: least surplus of GPUs, then memory, then price. Cheapest: price. Spread: fewest nodes of"
+            " the deployment per region or machine."
+        ),
+    ] = Strategy.BEST_FIT
 
 
 class Limits(Model):
@@ -120,10 +126,14 @@ class PoolSpec(Model):
     max_cost_per_hour: Annotated[
         Money | None, Field(description='US dollars per hour and node; absent: no cap; "0": free ones only.')
     ] = None
-    tenancy: Annotated[Tenancy, Field(description="Shared or Dedicated.")] = Tenancy.SHARED
+    tenancy: Annotated[Tenancy, Field(description="Shared, or Dedicated: its machines serve no other pool.")] = (
+        Tenancy.SHARED
+    )
     placement: Annotated[Placement, Field(description="How offers are chosen.")] = Field(default_factory=Placement)
     limits: Annotated[Limits | None, Field(description="Bounds on what the whole pool may buy.")] = None
-    desired_state: Annotated[PoolDesiredState, Field(description="Active or Stopped.")] = PoolDesiredState.ACTIVE
+    desired_state: Annotated[
+        PoolDesiredState, Field(description="Active, or Stopped: its nodes go, the pool stays.")
+    ] = PoolDesiredState.ACTIVE
 
 
 class Cost(Model):

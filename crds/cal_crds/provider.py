@@ -147,7 +147,9 @@ class ProviderSpec(Model):
             pattern=r"^https?://[^\s]+$", description="Base URL of the provider's API; absent: the adapter's default."
         ),
     ] = None
-    desired_state: Annotated[ProviderDesiredState, Field(description="Active or Paused.")] = ProviderDesiredState.ACTIVE
+    desired_state: Annotated[
+        ProviderDesiredState, Field(description="Active, or Paused: buys nothing, still stops.")
+    ] = ProviderDesiredState.ACTIVE
     credentials: Annotated[list[Credential], list_map("name", 32), Field(description="Named credentials.")] = Field(
         default_factory=list
     )

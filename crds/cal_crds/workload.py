@@ -138,7 +138,10 @@ class Workload(Model):
         ),
     )
 
-    type: Annotated[WorkloadType, Field(description="What it is for.")] = WorkloadType.INFERENCE
+    type: Annotated[
+        WorkloadType,
+        Field(description="What it is for. Training and Batch end by themselves: not started again after exit 0."),
+    ] = WorkloadType.INFERENCE
     engine: Annotated[
         str | None,
         Field(

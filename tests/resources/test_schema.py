@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ConfigDict, Field
 
-from cal_crds import crd
+from cal_crds import conditions, crd, docs
 from cal_crds.__main__ import main
 from cal_crds.base import Model, Rule, list_atomic, list_map
 from cal_crds.meta import KINDS, Kind
@@ -130,9 +131,12 @@ def test_the_files_are_current() -> None:
 def test_a_stale_file_is_named(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(crd, "folder", lambda: tmp_path)
+    (tmp_path / "crds").mkdir()
+    monkeypatch.setattr(crd, "folder", lambda: tmp_path / "crds")
     assert main(["--check"]) == 1
-    assert "computepools.calayer.dev.yaml" in capsys.readouterr().err
+    stale = capsys.readouterr().err
+    assert "computepools.calayer.dev.yaml" in stale
+    assert "resources.md" in stale
     assert main([]) == 0
     assert main(["--check"]) == 0
 
@@ -239,3 +243,21 @@ def test_only_the_users_words_are_camel_case() -> None:
         if not path.endswith((".state", "[].state", ".outcome.state")) and not (word[0].isupper() and word.isalnum())
     }
     assert odd == set()
+
+
+@pytest.mark.parametrize("words", [conditions.Type, conditions.Reason])
+def test_every_condition_type_and_reason_has_a_sentence_in_the_documentation(words: type[StrEnum]) -> None:
+    page = docs.render()
+    assert [word for word in words if not re.search(rf"^- `{word.value}`: [A-Z`].{{9,}}\.$", page, re.MULTILINE)] == []
+
+
+def test_every_field_stands_in_the_documentation() -> None:
+    page = docs.render()
+    for kind in KINDS:
+        for part in ("spec", "status"):
+            section = page.split(f"### {kind.name} {part}\n")[1].split("\n#")[0]
+            paths = [
+                path for path, _ in _parts(crd.schema(kind)["properties"][part]) if not path.startswith(".conditions[")
+            ]
+            named = {path.removeprefix(".") for path in paths if path and not path.endswith("[]")}
+            assert named == set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
