@@ -9,8 +9,8 @@ REST under /api as the provider's OpenAPI document says (both directions are che
     POST advance {seconds}; delays {start, list, claim, stop, stragglers, hosts_linger, bare_header}
     POST faults [{match, kind, ...}] (see nosana_faults.py), DELETE faults
     POST account {key, owner?, assigned?, fresh?}; revoke {key}; market {slug, usd_reward_per_hour?, machines?}
-    POST job {name | deployment, do: end | lose | expire | say, exit_code?, line?}
-    POST deployment {name, status?, delete?, archive?}; crowd {key, names}
+    POST job {name | deployment, do: end | lose | expire | vanish | say, exit_code?, line?}
+    POST deployment {name | deployment, status?, relist?, delete?}; crowd {key, names}
 """
 
 from __future__ import annotations

@@ -137,8 +137,13 @@ class _Admin:
         found = self._find(body)
         if "status" in body:
             self._provider.change(found, body["status"], touch=False)
+        if body.get("relist"):
+            # The host gives its job up; the provider lists another for the same deployment.
+            job = self._running(found)
+            self._provider.list_again(found)
+            self._provider.end(job, 0, "STOPPED", {"hostShutDown": True})
         if body.get("delete"):
-            del self._provider.deployments[found.id]
+            self._provider.forget(found)
         return {"id": found.id}
 
     def crowd(self, body: Any) -> Any:

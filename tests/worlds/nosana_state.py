@@ -381,6 +381,10 @@ class Provider:
         if deployment.status == "INSUFFICIENT_FUNDS":
             self.change(deployment, "RUNNING", touch=False)
 
+    def list_again(self, deployment: Deployment) -> None:
+        """Lists one job more than there are."""
+        self._list(deployment, len(self.active(deployment.id)) + 1)
+
     def _out_of_funds(self, deployment: Deployment, wanted: int) -> None:
         self.tell(deployment, "JOB_LIST_ERROR", "Insufficient credits. Available: $0.000")
         if deployment.status == "RUNNING":
@@ -448,7 +452,14 @@ class Provider:
     def delete(self, deployment: Deployment) -> None:
         if deployment.status != "STOPPED":
             raise Refusal(500, WRONG_STATE)
+        self.forget(deployment)
+
+    def forget(self, deployment: Deployment) -> None:
+        """It is as if it had never been; what it owes is billed."""
         for job in self.jobs_of(deployment.id):
+            if job.state == "RUNNING":
+                job.ended = self.now
+                self._bill(deployment, job)
             del self.jobs[job.address]
         self._jobs_of.pop(deployment.id, None)
         del self.deployments[deployment.id]

@@ -39,7 +39,7 @@ from cal_adapters.errors import (
     PriceAboveCap,
     Refused,
 )
-from cal_adapters.nosana import logs, translate
+from cal_adapters.nosana import logs, states, translate
 from cal_adapters.nosana.answers import Deployment
 from cal_adapters.nosana.client import Client
 from cal_adapters.nosana.faults import WrongState
@@ -128,14 +128,14 @@ class Nosana:
         filters = {"search": search}
         if await self._known_statuses(search):
             # Archived ones gather for ever; without them the list stays as short as what is there.
-            filters["status"] = ",".join(sorted(translate.STATUSES - {"ARCHIVED"}))
+            filters["status"] = ",".join(sorted(states.STATUSES - {"ARCHIVED"}))
         found = [item async for item in self._client.deployments(**filters) if translate.may_bill(item)]
         instances = [translate.instance_of(item) for item in found]
         return [item for item in instances if item.mark and item.mark.installation == self._installation]
 
     async def _known_statuses(self, search: str) -> bool:
         """Whether every deployment has a status that we know: else a filter by status would hide some."""
-        known = await self._client.count(search=search, status=",".join(sorted(translate.STATUSES)))
+        known = await self._client.count(search=search, status=",".join(sorted(states.STATUSES)))
         return known == await self._client.count(search=search)
 
     # -- launch
@@ -200,13 +200,13 @@ class Nosana:
         deployment = await self._deployment(handle)
         if deployment.status == "DRAFT" and deployment.replicas > 0:
             return await self._finish_launch(deployment)
-        job = translate.current_job(await self._client.jobs(deployment.id))
+        job = states.current_job(await self._client.jobs(deployment.id))
         detail = await self._client.job(deployment.id, job.job) if job and job.state != "QUEUED" else None
         trouble = ""
         if deployment.status == "ERROR":
             events = await self._client.events(deployment.id)
             trouble = events[0].message if events else ""
-        return translate.observation(deployment, job, detail, trouble, self._client.now())
+        return states.observation(deployment, job, detail, trouble, self._client.now())
 
     async def _finish_launch(self, draft: Deployment) -> Observation:
         """Starts what a launch made and then, cut off, didn't start. Only one deployment of a mark is started: the oldest."""
@@ -286,7 +286,7 @@ class Nosana:
 
     async def _stop_jobs(self, deployment: Deployment) -> bool:
         """Stops the jobs that run on without their deployment; whether there were any."""
-        jobs = await self._client.jobs(deployment.id, *translate.ACTIVE_JOBS)
+        jobs = await self._client.jobs(deployment.id, *states.ACTIVE_JOBS)
         for job in jobs:
             await self._client.stop_job(job.job)
         return bool(jobs)
@@ -297,7 +297,7 @@ class Nosana:
             return Stop.STOPPING
         # With a job on record the one listing that its start asked for is done. Without, that listing may still be on its way.
         listed = bool(await self._client.jobs(deployment.id))
-        waited = self._client.now() - deployment.updated_at >= translate.LISTING_WINDOW
+        waited = self._client.now() - deployment.updated_at >= states.LISTING_WINDOW
         return Stop.GONE if listed or waited else Stop.STOPPING
 
     # -- logs

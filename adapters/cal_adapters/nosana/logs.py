@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, WebSocketException
 
 from cal_adapters.errors import CredentialsRefused, OutcomeUnknown
-from cal_adapters.nosana import translate
+from cal_adapters.nosana import states
 from cal_adapters.nosana.answers import Deployment, Job
 from cal_adapters.nosana.client import Client
 
@@ -54,7 +54,7 @@ class _Piece(BaseModel):
     @property
     def lines(self) -> list[str]:
         text = self.message if isinstance(self.message, str) else json.dumps(self.message)
-        return translate.split_lines(text)
+        return states.split_lines(text)
 
 
 @dataclass
@@ -81,13 +81,13 @@ class _Heard:
 
 async def tail(client: Client, node_url: str, deployment: Deployment, count: int) -> list[str]:
     """The last lines of the deployment's current job; none before one runs."""
-    job = translate.current_job(await client.jobs(deployment.id))
+    job = states.current_job(await client.jobs(deployment.id))
     if job is None or job.state == "QUEUED" or count <= 0:
         return []
     detail = await client.job(deployment.id, job.job)
     if job.state != "RUNNING":
-        return translate.log_lines(detail.result.operations)[-count:] if detail.result else []
-    if detail.node in ("", translate.NOBODY):
+        return states.log_lines(detail.result.operations)[-count:] if detail.result else []
+    if detail.node in ("", states.NOBODY):
         return []
     async with _open(client, node_url, deployment.id, job.job, detail.node) as socket:
         return (await _history(socket, _Heard()))[-count:]
@@ -97,7 +97,7 @@ async def follow(client: Client, node_url: str, deployment: str, count: int) -> 
     """The last lines, then each further one, over lost connections and new jobs, until the deployment's jobs have ended."""
     heard, failures = _Heard(), 0
     while True:
-        job = translate.current_job(await client.jobs(deployment))
+        job = states.current_job(await client.jobs(deployment))
         if job and job.job != heard.job:
             heard = _Heard(job.job)
         if job and job.state == "RUNNING":
@@ -109,7 +109,7 @@ async def follow(client: Client, node_url: str, deployment: str, count: int) -> 
                 failures += 1
                 if failures == _MAX_FAILURES:
                     raise
-        elif job and job.state not in translate.ACTIVE_JOBS:
+        elif job and job.state not in states.ACTIVE_JOBS:
             for line in await _rest(client, deployment, job, heard, count):
                 yield line
             return
@@ -123,7 +123,7 @@ async def _live(
 ) -> AsyncIterator[str]:
     """One connection's lines, until it ends. OutcomeUnknown if there is no host, or it doesn't answer."""
     node = (await client.job(deployment, job.job)).node
-    if node in ("", translate.NOBODY):
+    if node in ("", states.NOBODY):
         raise OutcomeUnknown("Nosana doesn't tell yet which host runs the job")
     fresh = heard.timestamp < 0
     async with _open(client, node_url, deployment, job.job, node) as socket:
@@ -143,7 +143,7 @@ async def _while_running(
         try:
             yield await asyncio.wait_for(socket.recv(), _SILENCE)
         except TimeoutError:
-            current = translate.current_job(await client.jobs(deployment))
+            current = states.current_job(await client.jobs(deployment))
             if current is None or current.job != job.job or current.state != "RUNNING":
                 return
         except ConnectionClosedOK:
@@ -153,7 +153,7 @@ async def _while_running(
 async def _rest(client: Client, deployment: str, job: Job, heard: _Heard, count: int) -> list[str]:
     """What an ended job said and we didn't hear."""
     result = (await client.job(deployment, job.job)).result
-    lines = translate.log_lines(result.operations) if result else []
+    lines = states.log_lines(result.operations) if result else []
     if heard.timestamp >= 0:
         return lines[heard.container_lines :]
     return lines[-count:] if count > 0 else []

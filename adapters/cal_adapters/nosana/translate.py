@@ -1,20 +1,20 @@
 """Between the contract's words and Nosana's, both ways. Pure: no I/O, time is a parameter.
 
 A workload becomes a job definition 0.1 as data; no string is ever put together from a user's words. A market becomes an offer,
-a deployment and its jobs become an observation.
+a deployment and its jobs become an observation (`states.py`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple, NewType
 
-from cal_adapters.contract import Instance, LaunchRequest, Mark, Observation, Readiness, RegistryLogin, State
+from cal_adapters.contract import Instance, LaunchRequest, Mark, RegistryLogin
 from cal_adapters.errors import Refused
-from cal_adapters.nosana.answers import Deployment, Job, JobDefinition, JobDetail, JobResult, Market, OperationState
+from cal_adapters.nosana.answers import Deployment, JobDefinition, Market
 from cal_crds.gpus import normalise
 from cal_crds.money import render
 from cal_crds.node import Offer, OfferAttribute
@@ -23,22 +23,10 @@ from cal_crds.workload import Port, PortProtocol, Probe
 #: A deployment's timeout is in minutes, all else of Nosana's in seconds.
 Minutes = NewType("Minutes", int)
 
-#: The node of a job that nobody has taken.
-NOBODY: Final = "1" * 32
 #: The only operation of our job definitions.
 OPERATION: Final = "main"
 #: SIMPLE ends with its first job's timeout; this one is extended by Nosana until it is stopped.
 STRATEGY: Final = "SIMPLE-EXTEND"
-#: How long a listing may still be on its way after the deployment was stopped. Nosana's own tasks hold theirs for 120 s at most.
-LISTING_WINDOW: Final = timedelta(seconds=120)
-#: How long after its end a job's result may still come.
-RESULT_WINDOW: Final = timedelta(seconds=120)
-
-STATUSES: Final = frozenset(
-    {"DRAFT", "ERROR", "STARTING", "RUNNING", "STOPPING", "STOPPED", "INSUFFICIENT_FUNDS", "ARCHIVED"}
-)
-ACTIVE_JOBS: Final = ("QUEUED", "RUNNING")
-_JOB_STATES: Final = frozenset({*ACTIVE_JOBS, "COMPLETED", "STOPPED"})
 #: Where the definition keeps the launch's price cap, US dollars per hour.
 _CAP: Final = "max_price_per_hour"
 _HANDLE: Final = re.compile(r"([0-9A-Za-z]{1,64})/([0-9A-Za-z]{1,64})/([0-9]{1,11})")
@@ -115,8 +103,9 @@ def offers_of(markets: Iterable[Market]) -> list[Offer]:
 
 
 def _offer(price: Decimal, market: Market) -> Offer:
-    gpu = normalise(market.gpu_types[0] if market.gpu_types else market.slug)
-    memory = int(market.lowest_vram) if market.lowest_vram else gpu.memory_gb
+    reported = int(market.lowest_vram * 1024) if market.lowest_vram else None
+    gpu = normalise(market.gpu_types[0] if market.gpu_types else market.slug, reported)
+    memory = gpu.memory_gb or (int(market.lowest_vram) if market.lowest_vram else None)
     attributes = {
         "pool": f"{market.address},{market.slug}",
         "market_address": market.address,
@@ -238,135 +227,3 @@ def _refuse_templates(value: object, where: str) -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _refuse_templates(item, f"{where}[{index}]")
-
-
-# --- observations --------------------------------------------------------------------------------------------------------
-
-
-def current_job(jobs: Sequence[Job]) -> Job | None:
-    """The job that counts, of the newest first: a running one, else a queued one, else the last."""
-    for state in ("RUNNING", "QUEUED"):
-        for job in jobs:
-            if job.state == state:
-                return job
-    return jobs[0] if jobs else None
-
-
-def observation(
-    deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
-) -> Observation:
-    """What a deployment does, other than a DRAFT that is to be started.
-
-    `trouble` is the provider's last event; `now` is the provider's time.
-    """
-    state, message = _state(deployment, job, detail, trouble, now)
-    node = detail.node if detail and detail.node not in ("", NOBODY) else None
-    return Observation(
-        state=state,
-        message=message,
-        id=job.job if job else deployment.id,
-        endpoint=deployment.endpoints[0].url if deployment.endpoints else None,
-        readiness=Readiness.PROBE if deployment.endpoints else _without_endpoint(state),
-        exit_code=_exit_code(detail),
-        started=datetime.fromtimestamp(job.time_start, UTC) if job and job.time_start > 0 else None,
-        node_address=node,
-    )
-
-
-def _without_endpoint(state: State) -> Readiness:
-    return Readiness.YES if state is State.RUNNING else Readiness.NO
-
-
-def _state(
-    deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
-) -> tuple[State, str]:
-    status, said = deployment.status, f"Nosana: deployment {deployment.status}"
-    if status not in STATUSES or (job and job.state not in _JOB_STATES):
-        return State.UNKNOWN, said + (f", job {job.state}" if job else "")
-    if status == "DRAFT":
-        return State.TERMINATED, f"{said}: it is being taken back"
-    if job is None:
-        return _without_job(deployment, said, trouble)
-    said += f", job {job.state}"
-    if job.state not in ACTIVE_JOBS:
-        return _ended(job, detail, said, now)
-    if status in ("STOPPING", "STOPPED", "ARCHIVED"):
-        return State.TERMINATED, f"{said}: it is being stopped"
-    if status == "INSUFFICIENT_FUNDS":
-        said += ": the account can't pay for more time"
-    if job.state == "RUNNING":
-        return State.RUNNING, said
-    return State.STARTING, f"{said}: waits for a machine of market {deployment.market}"
-
-
-def _without_job(deployment: Deployment, said: str, trouble: str) -> tuple[State, str]:
-    if deployment.replicas == 0 or deployment.status in ("STOPPING", "STOPPED", "ARCHIVED"):
-        return State.TERMINATED, f"{said}: stopped before it ran"
-    if deployment.status == "ERROR":
-        return State.FAILED, f"{said}: {trouble or 'no reason given'}"
-    if deployment.status == "INSUFFICIENT_FUNDS":
-        return State.STARTING, f"{said}: the account can't pay; Nosana tries again by itself"
-    return State.STARTING, f"{said}: the job is being listed"
-
-
-def _ended(job: Job, detail: JobDetail | None, said: str, now: datetime) -> tuple[State, str]:
-    if detail and detail.result:
-        state, reason = _verdict(detail.result)
-        return state, f"{said}: {reason}"
-    if job.state == "STOPPED":
-        return State.TERMINATED, f"{said}: stopped at Nosana"
-    ended = datetime.fromtimestamp(detail.time_end, UTC) if detail and detail.time_end > 0 else None
-    if ended and now - ended < RESULT_WINDOW:
-        return State.UNKNOWN, f"{said}: its result isn't there yet"
-    return State.LOST, f"{said}: it ended without a result"
-
-
-def _verdict(result: JobResult) -> tuple[State, str]:
-    # Reasons before exit codes: a host that stops an operation may report exit code 0 for it.
-    reasons = [operation.diagnostics.reason for operation in result.operations]
-    for reason in reasons:
-        if reason.host_shut_down:
-            return State.LOST, reason.reason or "the host shut down"
-        if reason.job_expired:
-            return State.TERMINATED, reason.reason or "its paid time is over"
-        if reason.job_stopped:
-            return State.TERMINATED, reason.reason or "stopped at Nosana"
-    for operation in result.operations:
-        if operation.error or operation.exit_code or operation.status == "failed":
-            return State.FAILED, _failure(operation)
-    if result.status == "success":
-        return State.SUCCEEDED, "exit code 0"
-    if result.status == "stopped":
-        return State.TERMINATED, "stopped at Nosana"
-    return State.FAILED, f"the result is {result.status!r}"
-
-
-def _failure(operation: OperationState) -> str:
-    parts = []
-    if operation.diagnostics.state and operation.diagnostics.state.oom_killed:
-        parts.append("out of memory")
-    if operation.error:
-        parts.append(operation.error.message or operation.error.event)
-    if operation.exit_code is not None:
-        parts.append(f"exit code {operation.exit_code}")
-    lines = log_lines([operation])
-    return (", ".join(parts) or "failed") + (f"; last line: {lines[-1][:200]}" if lines else "")
-
-
-def _exit_code(detail: JobDetail | None) -> int | None:
-    operations = detail.result.operations if detail and detail.result else []
-    codes = [operation.exit_code for operation in operations if operation.exit_code is not None]
-    return next((code for code in codes if code), codes[0] if codes else None)
-
-
-# --- logs ----------------------------------------------------------------------------------------------------------------
-
-
-def log_lines(operations: Iterable[OperationState]) -> list[str]:
-    """The output that a result carries, line by line."""
-    return [line for operation in operations for entry in operation.logs for line in split_lines(entry.log or "")]
-
-
-def split_lines(text: str) -> list[str]:
-    """Lines without their ends; of a line that was overwritten (a progress bar) only what stood last."""
-    return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip("\r")]
