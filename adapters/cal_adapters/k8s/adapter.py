@@ -180,8 +180,9 @@ class KubernetesAdapter:
         if pool_id and translate.may_be_namespace(pool_id):
             translate.require_namespace(pool_id, self._context.system_namespace)
             if await client.namespace_exists(pool_id):
+                translate.require_pool(request, by_label=False)
                 return pool_id
-        translate.require_node_pool(request)
+        translate.require_pool(request, by_label=bool(pool_id))
         fallback = self._settings.namespace or request.namespace
         return translate.require_namespace(fallback, self._context.system_namespace)
 

@@ -29,7 +29,8 @@ from cal_crds.node import Offer, OfferAttribute
 from cal_crds.provider import KubernetesSettings
 
 MAX_OFFERS: Final = 500
-_GIB: Final = 2**30
+#: Offers count memory in GB.
+_GB: Final = 10**9
 _NONE: Final = Decimal(0)
 _REGION_LABELS: Final = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
 _REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
@@ -46,7 +47,7 @@ class Slice:
     accelerator: Accelerator | None
     gpus: int
     vcpu: int
-    ram_gib: int
+    ram_gb: int
     region: str
     pool: str | None
     #: The labels that its nodes share, as the text of a label selector.
@@ -165,7 +166,7 @@ def _most(one: Resources, other: Resources) -> Resources:
 
 def _cpu_slices(place: _Place, base: Resources, free: Resources) -> Iterator[tuple[Slice, int]]:
     """Slices of 1, 2, 4, ... CPUs and of all of them, without GPUs."""
-    cpus, ram = int(base.get("cpu", 0)), int(base.get("memory", 0)) // _GIB
+    cpus, ram = int(base.get("cpu", 0)), int(base.get("memory", 0)) // _GB
     sizes = {2**power for power in range(cpus.bit_length()) if 2**power <= cpus} | {cpus}
     for vcpu in sorted(sizes - {0}):
         shape = Slice(None, 0, vcpu, max(1, ram * vcpu // cpus), place.region, place.pool, ",".join(place.selector))
@@ -177,7 +178,7 @@ def _gpu_slices(
 ) -> Iterator[tuple[Slice, int]]:
     """Slices of each number of GPUs up to 16, and of all of them, with their shares of CPU and memory."""
     gpus = int(base.get(accelerator.resource, 0))
-    cpu, ram = base.get("cpu", _NONE), int(base.get("memory", 0)) // _GIB
+    cpu, ram = base.get("cpu", _NONE), int(base.get("memory", 0)) // _GB
     selector = ",".join((*accelerator.selector, *place.selector))
     sizes = {*range(1, min(gpus, 16) + 1), min(gpus, _MAX_GPUS)} if gpus > 0 else set()
     for count in sorted(sizes):
@@ -191,7 +192,7 @@ def _fits(shape: Slice, free: Resources) -> int:
     counts = [
         int(free.get("pods", 0)),
         int(free.get("cpu", 0) // shape.vcpu),
-        int(free.get("memory", 0) // (shape.ram_gib * _GIB)),
+        int(free.get("memory", 0) // (shape.ram_gb * _GB)),
     ]
     if shape.accelerator:
         counts.append(int(free.get(shape.accelerator.resource, 0)) // shape.gpus)
@@ -213,7 +214,7 @@ def _offer(shape: Slice, count: int, settings: KubernetesSettings) -> Offer:
         gpu_count=shape.gpus,
         gpu_memory_gb=gpu.memory_gb if gpu else None,
         vcpu=shape.vcpu,
-        ram_gb=shape.ram_gib,
+        ram_gb=shape.ram_gb,
         region=shape.region,
         price_per_hour=money.render(hourly),
         available=min(count, 1_000_000),
@@ -226,4 +227,4 @@ def _offer_id(shape: Slice) -> str:
     head = f"{shape.gpus}x-{shape.accelerator.gpu_type}" if shape.accelerator else "cpu"
     resource = shape.accelerator.resource if shape.accelerator else ""
     unique = digest(shape.selector, resource, shape.region, length=6)
-    return f"{slug(head, 100)}-{shape.vcpu}cpu-{shape.ram_gib}gb-{slug(shape.region)}-{unique}"
+    return f"{slug(head, 100)}-{shape.vcpu}cpu-{shape.ram_gb}gb-{slug(shape.region)}-{unique}"

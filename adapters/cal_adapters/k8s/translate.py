@@ -116,7 +116,7 @@ def amounts(request: LaunchRequest) -> Amounts:
     """What the Pod asks for: what the workload says, else what the offer has."""
     wanted, offer = request.workload.resources, request.offer
     cpu = quantity(wanted.cpu) if wanted and wanted.cpu else Decimal(offer.vcpu) if offer.vcpu else None
-    memory = wanted.memory if wanted and wanted.memory else f"{offer.ram_gb}Gi" if offer.ram_gb else None
+    memory = wanted.memory if wanted and wanted.memory else f"{offer.ram_gb}G" if offer.ram_gb else None
     return Amounts(
         gpus=request.gpu_count,
         gpu_resource=_gpu_resource(offer) if request.gpu_count else None,
@@ -169,10 +169,12 @@ def may_be_namespace(pool_id: str) -> bool:
     return _NAMESPACE.fullmatch(pool_id) is not None
 
 
-def require_node_pool(request: LaunchRequest) -> None:
-    """The pool selects nodes by label: the offer must be one of theirs."""
-    value = request.provider_pool_id
-    if value and value not in (attribute(request.offer, ATTRIBUTE_POOL) or "").split(","):
+def require_pool(request: LaunchRequest, *, by_label: bool) -> None:
+    """Raises NoCapacity where the offer's nodes are kept for other pools, or where the pool selects nodes and these aren't among them."""
+    value, kept = request.provider_pool_id or "", attribute(request.offer, ATTRIBUTE_POOL)
+    if kept and value != kept:
+        raise NoCapacity(f"Offer {request.offer.id!r} is on nodes that are kept for {LABEL_NODE_POOL}={kept}")
+    if by_label and value != kept:
         raise NoCapacity(
             f"{value!r} is no namespace, and offer {request.offer.id!r} isn't on nodes labelled {LABEL_NODE_POOL}={value}"
         )

@@ -39,7 +39,7 @@ async def test_a_pod_with_four_gpus_runs_on_a_node_with_eight(
     node = site.node(gpus=8)
     offer = next(o for o in await offers_of(adapter, lambda o: o.gpu_count) if o.gpu_count == 4)
     assert (offer.gpu_type, offer.gpu_memory_gb) == ("nvidia-a100-sxm-80gb", 80)
-    assert (offer.vcpu, offer.ram_gb, offer.available, offer.price_per_hour) == (8, 32, 2, "8.4")
+    assert (offer.vcpu, offer.ram_gb, offer.available, offer.price_per_hour) == (8, 34, 2, "8.4")
 
     request = request_for(offer)
     bought = await adapter.launch(request)
@@ -198,6 +198,8 @@ async def test_a_pool_may_be_a_label_of_nodes(
 
     assert await eventually_async(placed) == kept
 
+    with pytest.raises(NoCapacity, match="kept for"):
+        await adapter.launch(request_for(offer))
     common = next(o for o in await offers_of(adapter) if not blue(o))
     with pytest.raises(NoCapacity, match=r"calayer\.dev/pool=Blue\.1"):
         await adapter.launch(request_for(common, provider_pool_id="Blue.1"))
