@@ -302,8 +302,9 @@ class LaunchesInSteps(Protocol):
 
         `request` is the one that it was launched with, made anew from what was recorded before the launch: a new process goes on
         where another one stopped. A step may spend, so what holds for `launch` before it is called holds here, and rule 4 too.
-        Repeated or raced it does no more than once; after `stop` it does nothing. A purchase that can't succeed (no acceptable bid
-        in time) is undone, and is FAILED with the reason. Raises what `observe` and `launch` raise.
+        Repeated or raced it does no more than once; after `stop` it does nothing. Raises what `observe` raises; and NoCapacity or
+        PriceAboveCap, with the reason, once a purchase that can't succeed (no acceptable bid in time) is undone and proven gone:
+        `observe` says the same as FAILED.
         """
         ...
 

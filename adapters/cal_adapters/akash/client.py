@@ -42,7 +42,7 @@ DEFAULT_ENDPOINT: Final = "https://console-api.akash.network"
 #: The Console asks the leases' providers before it answers, up to 15 s each: hence the long reads.
 _READ: Final = httpx.Timeout(20.0, connect=3.0, pool=3.0)
 #: Shorter than a launch may take as a whole (`Traits.launch_timeout_seconds`).
-_CREATE: Final = httpx.Timeout(8.0, connect=2.0, pool=1.0)
+_CREATE: Final = httpx.Timeout(6.5, connect=2.0, pool=1.0)
 #: Creating a lease waits for a block and then hands over the manifest, with retries.
 _LEASE: Final = httpx.Timeout(30.0, connect=3.0, pool=3.0)
 #: Answers of gateways that never asked the Console.
