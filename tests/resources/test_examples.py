@@ -84,9 +84,10 @@ def test_no_example_holds_a_secret() -> None:
 
 def _health(script: str, body: Object) -> Object:
     """What the script says, in the Lua version that Argo CD runs, with `obj` as it gives it."""
-    lua = lua51.LuaRuntime(unpack_returned_tuples=True)
+    lua: Any = lua51.LuaRuntime(unpack_returned_tuples=True)
     lua.globals().obj = lua.table_from(body, recursive=True)
-    return dict(lua.execute(script))
+    health: Object = dict(lua.execute(script))
+    return health
 
 
 def test_argo_cd_over_a_life(stage: Any) -> None:
