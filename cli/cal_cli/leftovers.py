@@ -11,7 +11,7 @@ import psutil
 
 from cal_cli.statedir import StateDir
 
-_GRACE = 10.0
+_GRACE = 5.0
 _INTERRUPT = 60.0
 
 
