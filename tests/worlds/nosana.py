@@ -130,6 +130,9 @@ class Nosana:
                 return JSONResponse({"error": "Too many requests."}, 429, headers)
             case "garbage":
                 return Response(b'{"id": "tru\xff\x00', media_type="application/json")
+            case "raw":
+                assert fault
+                return Response(fault.body, 200, media_type="application/json")
             case "html":
                 assert fault
                 return Response("<html><h1>502 Bad Gateway</h1></html>", fault.status, media_type="text/html")

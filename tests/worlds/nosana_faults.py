@@ -11,10 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: status: `status` and `body` instead of an answer, no effect. hang: no answer for `seconds`, no effect. cut: the connection ends, no
-#: effect. cut-after: the effect, then the connection ends. hang-after: the effect, then no answer for `seconds`. garbage: no JSON, no
-#: effect. html: a proxy's page with `status`. rate: 429 with `retry_after`. stale: reads are `seconds` old.
-KINDS: Final = frozenset({"status", "hang", "cut", "cut-after", "hang-after", "garbage", "html", "rate", "stale"})
+#: Without an effect: `status` (`status` and `body` are the answer), `hang` (no answer for `seconds`), `cut` (the connection ends),
+#: `garbage` (no JSON), `raw` (the text `body`, as it stands), `html` (a proxy's page with `status`), `rate` (429 with `retry_after`).
+#: After the effect: `cut-after`, `hang-after`. `stale`: what is read is `seconds` old.
+KINDS: Final = frozenset(
+    {"status", "hang", "cut", "cut-after", "hang-after", "garbage", "raw", "html", "rate", "stale"}
+)
 
 
 @dataclass
