@@ -10,6 +10,7 @@ from cal_adapters.local.home import Home
 
 _POLL_SECONDS: Final = 0.2
 _CHUNK: Final = 1 << 16
+_GAP: Final = "(lines are missing here: they were written faster than they were read)"
 
 
 def last_lines(home: Home, count: int) -> list[str]:
@@ -77,8 +78,9 @@ class _Reader:
         data = self._read()
         if not data and later:
             self.close()
+            skipped = later[0] - self._number - 1
             self._number, self._offset = later[0], 0
-            return [], True
+            return [_GAP] if skipped else [], True
         whole, newline, rest = (self._partial + data).rpartition(b"\n")
         if not newline and len(rest) > _CHUNK:
             whole, newline, rest = rest, b"\n", b""  # somebody who never ends a line
