@@ -26,6 +26,7 @@ from worlds.k8s_proxy import PAGE, Answer, Proxy, open_proxy, refusal
 from cal_adapters.contract import Context, Credentials, EnvValue, LaunchRequest, Mark
 from cal_adapters.errors import CredentialsRefused
 from cal_adapters.k8s import create
+from cal_adapters.k8s.rights import RULES
 from cal_adapters.k8s.translate import GATE, mark_of
 from cal_crds import cluster as wire
 from cal_crds.cluster import Body, Cluster
@@ -65,12 +66,6 @@ _ANSWERS: Final[Mapping[Fault, Answer]] = {
 _READING: Final = frozenset({Fault.CREDENTIALS_REFUSED, Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.GARBAGE})
 
 _NAMESPACE: Final = "contract-world"
-_RULES: Final = [
-    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},
-    {"apiGroups": [""], "resources": ["namespaces", "pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "create", "patch", "delete"]},
-    {"apiGroups": [""], "resources": ["secrets", "services"], "verbs": ["create", "patch", "delete"]},
-]
 _HOLD: Final = "test.invalid/hold"
 _numbers = count(1)
 
@@ -201,7 +196,7 @@ class KubernetesWorld:
 
     async def set_up(self, upstream: Path) -> None:
         await self._ensure(f"/api/v1/namespaces/{_NAMESPACE}", {"kind": "Namespace"})
-        await self._ensure(f"{_RBAC}/clusterroles/{_NAMESPACE}", {"kind": "ClusterRole", "rules": _RULES})
+        await self._ensure(f"{_RBAC}/clusterroles/{_NAMESPACE}", {"kind": "ClusterRole", "rules": list(RULES)})
         self._cluster = (await self._admin.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"]
         await self._make("serviceaccounts", {"kind": "ServiceAccount", "metadata": {"name": self._region}})
         await self._bind()

@@ -39,10 +39,10 @@ async def tail(client: Client, handle: Handle, lines: int) -> Sequence[str]:
 async def follow(client: Client, handle: Handle, lines: int) -> AsyncGenerator[str, None]:
     """The last lines and each further one, over all breaks, until the Pod has ended (or is gone) and all was said."""
     reader = _Reader(lines)
-    while True:
-        pod = await client.pod(handle.namespace, handle.name)
-        if pod is None or pod["metadata"]["uid"] != handle.uid:
-            return
+    pod = await client.pod(handle.namespace, handle.name)
+    if pod is None:
+        raise InstanceNotFound(f"Pod {handle.namespace}/{handle.name} doesn't exist")
+    while pod is not None and pod["metadata"]["uid"] == handle.uid:
         ended = verdict(pod)[0] in ENDED_STATES
         async with aclosing(reader.read(client, handle)) as said:
             async for line in said:
@@ -50,6 +50,7 @@ async def follow(client: Client, handle: Handle, lines: int) -> AsyncGenerator[s
         if ended and reader.complete:
             return
         await asyncio.sleep(_PAUSE_SECONDS)
+        pod = await client.pod(handle.namespace, handle.name)
 
 
 class _Reader:

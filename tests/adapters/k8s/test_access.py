@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cal_adapters.contract import Stop
 from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NotSent, Refused
+from cal_adapters.k8s.rights import RULES
 
 pytestmark = pytest.mark.anyio
 
@@ -16,13 +18,7 @@ SEES = [
     {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list"]},
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
 ]
-#: The rights that docs/adapters/k8s.md asks for.
-ENOUGH = [
-    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},
-    {"apiGroups": [""], "resources": ["namespaces", "pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "create", "patch", "delete"]},
-    {"apiGroups": [""], "resources": ["secrets", "services"], "verbs": ["create", "patch", "delete"]},
-]
+ENOUGH = list(RULES)
 
 
 async def first_offer(adapter: Any, site: Any, eventually_async: Callable[..., Any]) -> Any:
@@ -43,7 +39,7 @@ async def test_the_documented_rights_are_enough(
     assert (await adapter.observe(bought.handle)).state
 
     async def gone() -> bool:
-        return (await adapter.stop(bought.handle)).name == "GONE"
+        return await adapter.stop(bought.handle) is Stop.GONE
 
     await eventually_async(gone)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cal_adapters.contract import Readiness, State
+from cal_adapters.contract import Readiness, State, Stop
 from cal_adapters.errors import InstanceNotFound
 from cal_adapters.k8s.states import observation
 
@@ -155,11 +155,11 @@ async def test_an_evicted_pod_is_lost(site: Any, adapter: Any, launched: Any, ev
     site.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
     seen = await adapter.observe(bought.handle)
     assert (seen.state, "EvictionByEvictionAPI" in seen.message) == (State.LOST, True), seen
-    assert (await adapter.stop(bought.handle)).name == "STOPPING", "a Pod that is held isn't gone"
+    assert await adapter.stop(bought.handle) is Stop.STOPPING, "a Pod that is held isn't gone"
     site.kubectl("patch", "pod", name, "-n", site.namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
     async def gone() -> bool:
-        return (await adapter.stop(bought.handle)).name == "GONE"
+        return await adapter.stop(bought.handle) is Stop.GONE
 
     await eventually_async(gone)
 
@@ -228,4 +228,4 @@ async def test_a_pod_whose_node_is_deleted_is_collected(
             return True
 
     await eventually_async(gone, timeout=150)
-    assert (await adapter.stop(bought.handle)).name == "GONE"
+    assert await adapter.stop(bought.handle) is Stop.GONE
