@@ -10,7 +10,7 @@ REST under /api as the provider's OpenAPI document says (both directions are che
     POST faults [{match, kind, ...}] (see nosana_faults.py), DELETE faults
     POST account {key, owner?, assigned?, fresh?}; revoke {key}; market {slug, usd_reward_per_hour?, machines?}
     POST job {name | deployment, do: end | lose | expire | vanish | say, exit_code?, line?}
-    POST deployment {name | deployment, status?, relist?, delete?}; crowd {key, names}
+    POST deployment {name | deployment, status?, relist?, delete?}; crowd {key, names}; hosts {drop?, down?, frame?}
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class Nosana:
         self.plan = Plan(seed)
         self.violations: list[str] = []
         self.requests = 0
+        self.hosts_down = False
+        self.odd_frame: str | None = None
         self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._drops = 0
 
     def app(self) -> Starlette:
         routes = [
@@ -178,6 +181,9 @@ class Nosana:
 
     async def _log(self, socket: WebSocket) -> None:
         """A host's log WebSocket: history first, then what comes. Close codes are the host's."""
+        if self.hosts_down:
+            await socket.close()
+            return
         await socket.accept()
         try:
             job = self._subscription(await socket.receive_json(), socket.path_params["node"])
@@ -203,7 +209,9 @@ class Nosana:
         return job
 
     async def _stream(self, socket: WebSocket, job: Job) -> None:
-        wake, sent = asyncio.Event(), 0
+        wake, sent, drops = asyncio.Event(), 0, self._drops
+        if self.odd_frame is not None:
+            await socket.send_text(self.odd_frame)
         self._listeners.setdefault(job.address, set()).add(wake)
         try:
             while True:
@@ -214,8 +222,15 @@ class Nosana:
                 if job.state != "RUNNING" and not self.provider.delays.hosts_linger:
                     raise _Closed(1000, "")
                 await wake.wait()
+                if self._drops != drops:
+                    raise _Closed(1011, "Server error")
         finally:
             self._listeners[job.address].discard(wake)
+
+    def drop_listeners(self) -> None:
+        self._drops += 1
+        for job in self.provider.jobs.values():
+            self._wake(job)
 
     def _wake(self, job: Job) -> None:
         for wake in self._listeners.get(job.address, ()):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def admin_routes(world: Nosana) -> list[Route]:
     """All of them. Each answers 200 with JSON; a wrong request is the test's own fault and fails with 500."""
     admin = _Admin(world)
-    posts = ("advance", "delays", "account", "revoke", "market", "job", "deployment", "crowd")
+    posts = ("advance", "delays", "account", "revoke", "market", "job", "deployment", "crowd", "hosts")
     gets = ("billing", "bills", "deployments", "violations", "stats")
     return [
         *(Route(f"/_world/{name}", _route(getattr(admin, name)), methods=["GET"]) for name in gets),
@@ -119,7 +119,8 @@ class _Admin:
         job = self._running(self._find(body))
         match body["do"]:
             case "say":
-                self._provider.say(job, body["line"])
+                for _ in range(int(body.get("times", 1))):
+                    self._provider.say(job, body["line"])
             case "end":
                 self._provider.end(job, int(body.get("exit_code", 0)))
             case "lose":
@@ -145,6 +146,14 @@ class _Admin:
         if body.get("delete"):
             self._provider.forget(found)
         return {"id": found.id}
+
+    def hosts(self, body: Any) -> Any:
+        """Every host: `drop` breaks off its log connections, `down` answers none from now on, `frame` is sent in place of a log."""
+        self._world.hosts_down = body.get("down", self._world.hosts_down)
+        self._world.odd_frame = body.get("frame", self._world.odd_frame)
+        if body.get("drop"):
+            self._world.drop_listeners()
+        return {}
 
     def crowd(self, body: Any) -> Any:
         """Many deployments at once, started, in the first market; of the account of `key`."""

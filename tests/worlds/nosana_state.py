@@ -480,7 +480,7 @@ class Provider:
     # -- jobs
 
     def say(self, job: Job, text: str, kind: str = "container") -> None:
-        moment = self.now * 1000 + len(job.pieces) / 1000
+        moment = int(self.now * 1000)
         job.pieces.append({"opId": "main", "group": "main", "type": kind, "timestamp": moment, "message": text})
         self.on_job(job)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,21 +60,31 @@ class _Piece(BaseModel):
 
 @dataclass
 class _Heard:
-    """What of a job was already said."""
+    """What of a job was already said, by when it was said: hosts number nothing."""
 
     job: str = ""
     timestamp: float = -1.0
-    at_timestamp: set[tuple[str, str]] = field(default_factory=set)
+    #: How often each piece was heard that bears `timestamp`.
+    latest: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Up to here a new connection repeats: this moment, and these pieces of it.
+    known_until: float = -1.0
+    known: Counter[tuple[str, str]] = field(default_factory=Counter)
     #: Lines of the container, which are those that the result repeats.
     container_lines: int = 0
 
+    def reconnect(self) -> None:
+        self.known_until, self.known = self.timestamp, self.latest.copy()
+
     def is_new(self, piece: _Piece) -> bool:
         key = (piece.type, str(piece.message))
-        if piece.timestamp < self.timestamp or (piece.timestamp == self.timestamp and key in self.at_timestamp):
+        if piece.timestamp < self.known_until:
+            return False
+        if piece.timestamp == self.known_until and self.known[key] > 0:
+            self.known[key] -= 1
             return False
         if piece.timestamp > self.timestamp:
-            self.timestamp, self.at_timestamp = piece.timestamp, set()
-        self.at_timestamp.add(key)
+            self.timestamp, self.latest = piece.timestamp, Counter()
+        self.latest[key] += 1
         if piece.type == "container":
             self.container_lines += len(piece.lines)
         return True
@@ -126,6 +137,7 @@ async def _live(
     if node in ("", states.NOBODY):
         raise OutcomeUnknown("Nosana doesn't tell yet which host runs the job")
     fresh = heard.timestamp < 0
+    heard.reconnect()
     async with _open(client, node_url, deployment, job.job, node) as socket:
         lines = await _history(socket, heard)
         for line in (lines[-count:] if count > 0 else []) if fresh else lines:
