@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,18 +41,22 @@ def sdl_schema() -> Path:
 
 
 @pytest.fixture(scope="session")
-def oracle() -> Oracle:
+def oracle() -> Iterator[Oracle]:
     """The provider's own manifest code, run on node."""
-    folder: Path = _script().sdk()
+    command = ["node", str(_HERE / "manifest.cjs"), str(_script().sdk())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        lines_in, lines_out = process.stdin, process.stdout
 
-    def ask(texts: list[str]) -> list[dict[str, Any]]:
-        command = ["node", str(_HERE / "manifest.cjs"), str(folder)]
-        run = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=120, check=False)
-        assert run.returncode == 0, run.stderr
-        answers: list[dict[str, Any]] = json.loads(run.stdout)
-        return answers
+        def ask(texts: list[str]) -> list[dict[str, Any]]:
+            lines_in.write(json.dumps(texts) + "\n")
+            lines_in.flush()
+            answers: list[dict[str, Any]] = json.loads(lines_out.readline())
+            return answers
 
-    return ask
+        yield ask
+        lines_in.close()
+        process.wait(20)
 
 
 @pytest.fixture

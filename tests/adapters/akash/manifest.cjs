@@ -1,6 +1,7 @@
-// Reads SDL documents (a JSON list of texts) from standard input and answers what the provider's own code makes of each.
+// Reads SDL documents from standard input, a JSON list of texts a line, and answers each line with what the provider's own code makes of them.
 // Run with the folder of node_modules as the argument.
 const { createRequire } = require("node:module");
+const { createInterface } = require("node:readline");
 const load = createRequire(process.argv[2] + "/");
 const { generateManifest, generateManifestVersion, manifestToSortedJSON } = load("@akashnetwork/chain-sdk");
 const yaml = load("js-yaml"); // with which the package itself reads an SDL
@@ -16,9 +17,6 @@ async function read(text) {
   };
 }
 
-const chunks = [];
-process.stdin.on("data", (chunk) => chunks.push(chunk));
-process.stdin.on("end", async () => {
-  const texts = JSON.parse(Buffer.concat(chunks).toString());
-  process.stdout.write(JSON.stringify(await Promise.all(texts.map(read))));
+createInterface({ input: process.stdin }).on("line", async (line) => {
+  process.stdout.write(JSON.stringify(await Promise.all(JSON.parse(line).map(read))) + "\n");
 });
