@@ -6,15 +6,17 @@ Its nouns are the contract's own. Calls are single SQLite transactions of some m
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from cal_adapters.contract import Account, Context, Instance, LaunchRequest, Mark, Observation, Stop, Traits
-from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NoCapacity, Refused
+from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NoCapacity, OutcomeUnknown, Refused
 from cal_adapters.fake import translate
 from cal_adapters.fake.catalogue import CATALOGUE, Shape
 from cal_adapters.fake.faults import ANSWER_LOST, checked, raise_for
@@ -62,6 +64,23 @@ def create(context: Context, clock: Callable[[], float] = time.time) -> DemoAdap
     return DemoAdapter(context, settings, Ledger(ledger_path(context.state_dir, context.provider), clock))
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _told(verb: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """The one place where errors of the file (locked for too long, disk full) become errors of the contract."""
+
+    @functools.wraps(verb)
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await verb(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise OutcomeUnknown(f"the books of the demo market: {error}") from error
+
+    return call
+
+
 class DemoAdapter:
     """The made-up market. `ledger` is open to tests: it scripts faults, time and what happens to instances."""
 
@@ -71,21 +90,25 @@ class DemoAdapter:
         self._context, self._settings, self.ledger = context, settings, ledger
         self._account = f"demo-{context.provider}"
 
+    @_told
     async def check(self) -> Account:
         self._meet_faults("check")
         return Account(id=self._account)
 
+    @_told
     async def offers(self) -> Sequence[Offer]:
         self._meet_faults("offers")
         offers = [shape.offer.model_copy(update={"available": self._left(shape)}) for shape in CATALOGUE.values()]
         return sorted(offers, key=lambda offer: (Decimal(offer.price_per_hour), offer.id))
 
+    @_told
     async def find(self, mark: Mark) -> Sequence[Instance]:
         self._meet_faults("find")
         entry = self.ledger.of_mark(mark)
         live = entry is not None and entry.live(self.ledger.now())
         return [translate.instance(entry, self._account)] if entry is not None and live else []
 
+    @_told
     async def launch(self, request: LaunchRequest) -> Instance:
         answer_lost = self._fault("launch")
         factor = self.ledger.price_factor(request.offer.id)
@@ -98,10 +121,12 @@ class DemoAdapter:
             raise_for("OutcomeUnknown", "launch")
         return translate.instance(entry, self._account)
 
+    @_told
     async def observe(self, handle: str) -> Observation:
         self._meet_faults("observe")
         return translate.observation(self._entry(handle), self.ledger.now())
 
+    @_told
     async def stop(self, handle: str) -> Stop:
         answer_lost = self._fault("stop")
         entry = self._known(handle)
@@ -111,11 +136,13 @@ class DemoAdapter:
             raise_for("OutcomeUnknown", "stop")
         return Stop.STOPPING if entry is not None and entry.live(self.ledger.now()) else Stop.GONE
 
+    @_told
     async def list_marked(self) -> Sequence[Instance]:
         self._meet_faults("list")
         entries = self.ledger.of_installation(self._context.installation)
         return [translate.instance(entry, self._account) for entry in entries]
 
+    @_told
     async def logs(self, handle: str, tail: int) -> Sequence[str]:
         self._meet_faults("logs")
         return self._lines(self._entry(handle))[-tail:] if tail > 0 else []

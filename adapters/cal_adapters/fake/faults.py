@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final, NoReturn
 
+from cal_adapters import errors
 from cal_adapters.errors import AdapterError, Refused
 from cal_crds.provider import DemoFault
 
 VERBS: Final = ("check", "find", "launch", "list", "logs", "observe", "offers", "stop")
 
 
-def _family(base: type[AdapterError]) -> Iterator[type[AdapterError]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _family(kind)
-
-
-ERRORS: Final = MappingProxyType({kind.__name__: kind for kind in _family(AdapterError)})
+#: By name; abstract ones too, since an adapter may raise them.
+ERRORS: Final = MappingProxyType(
+    {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, AdapterError) and kind is not AdapterError
+    }
+)
 #: The effect happens and the caller is told nothing: OutcomeUnknown.
 ANSWER_LOST: Final = "AnswerLost"
 

@@ -17,6 +17,7 @@ from cal_crds.workload import PortProtocol
 #: Variables by which a workload tells the market how it should end, for demonstrations: the exit code, and after how many seconds.
 EXIT_CODE: Final = "DEMO_EXIT_CODE"
 EXIT_AFTER: Final = "DEMO_EXIT_AFTER_SECONDS"
+_LONGEST: Final = 315360000
 _SCHEMES: Final = {PortProtocol.HTTP: "http", PortProtocol.WEBSOCKET: "ws", PortProtocol.TCP: "tcp"}
 
 
@@ -122,9 +123,12 @@ def _wished_end(request: LaunchRequest) -> tuple[float | None, int | None]:
     if EXIT_CODE not in env:
         return None, None
     try:
-        return max(0.0, float(Decimal(env.get(EXIT_AFTER) or "0"))), int(env[EXIT_CODE]) & 0xFF
+        after, code = Decimal(env.get(EXIT_AFTER) or "0"), int(env[EXIT_CODE])
     except (InvalidOperation, ValueError) as error:
         raise Refused(f"{EXIT_CODE} and {EXIT_AFTER} must be numbers") from error
+    if not (after.is_finite() and 0 <= after <= _LONGEST and 0 <= code <= 255):
+        raise Refused(f"{EXIT_CODE} must be 0 to 255 and {EXIT_AFTER} 0 to {_LONGEST}")
+    return float(after), code
 
 
 def _moment(seconds: float) -> datetime:
