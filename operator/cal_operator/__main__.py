@@ -79,8 +79,8 @@ async def _lead(world: World, engine: Engine, watcher: Watcher, stop: asyncio.Ev
     await engine.drain()
     working.cancel()
     ended = (await asyncio.gather(working, return_exceptions=True))[0]
-    if isinstance(ended, BaseExceptionGroup) and ended.split(LeadershipLost)[0]:
-        log.error("leadership lost: this process ends")
+    if isinstance(ended, BaseExceptionGroup) and (lost := ended.split(LeadershipLost)[0]) is not None:
+        log.error("this process ends: %s", lost.exceptions[0])
     elif isinstance(ended, Exception):
         log.error("the operator ends", exc_info=ended)
     await world.leader.release()

@@ -31,7 +31,7 @@ class Engine:
         self._world = world
         self._prober = Prober()
         self._synced = False
-        world.queue = WorkQueue(self._reconcile)
+        world.queue = WorkQueue(self._reconcile, self._lane)
 
     @property
     def ready(self) -> bool:
@@ -70,6 +70,10 @@ class Engine:
                 break
         await self._prober.close()
         await self._world.accounts.close()
+
+    def _lane(self, key: Key) -> str:
+        """Nodes queue by provider, so that a slow one holds up only its own."""
+        return f"{key.kind} {self._world.store.provider_of(key.uid)}" if key.kind == NODE.name else key.kind
 
     async def _reconcile(self, key: Key) -> float | None:
         if self._world.leader.remaining() <= 0:

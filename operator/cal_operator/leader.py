@@ -65,8 +65,10 @@ class Leader:
             except ClusterError as error:
                 log.warning("the lease could not be renewed: %s", error.message)
                 held = True
-            if not held or self.remaining() <= 0:
-                raise LeadershipLost(f"the lease {NAME} is lost")
+            if not held:
+                raise LeadershipLost(f"the lease {NAME} was taken by another")
+            if self.remaining() <= 0:
+                raise LeadershipLost(f"the lease {NAME} could not be renewed in time")
 
     async def release(self) -> None:
         """Let a successor in at once. Only after every launch is recorded."""

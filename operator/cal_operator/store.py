@@ -23,6 +23,7 @@ from cal_crds.provider import ComputeProvider
 R = TypeVar("R", bound=Resource)
 
 _REMEMBERED_DELETIONS: Final = 20_000
+_PARSED: Final = 400
 
 
 class Key(NamedTuple):
@@ -51,16 +52,20 @@ def _trim(body: dict[str, Any]) -> bytes:
 class Table(Generic[R]):
     """All objects of one kind, by uid and by name."""
 
-    def __init__(self, kind: Kind, model: type[R], *, keep_parsed: bool = False) -> None:
-        """`keep_parsed`: for the few large objects that every pass looks at."""
+    def __init__(self, kind: Kind, model: type[R]) -> None:
         self.kind, self._model = kind, model
-        self._parsed: dict[str, R] | None = {} if keep_parsed else None
+        #: The latest used ones, parsed: one object is looked at several times in a row.
+        self._parsed: OrderedDict[str, R] = OrderedDict()
         self._entries: dict[str, Entry] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def known_deleted(self, uid: str) -> bool:
+        """Whether the object was here and is gone for good (of the latest 20,000)."""
+        return uid in self._deleted
 
     def uids(self) -> list[str]:
         return list(self._entries)
@@ -77,8 +82,7 @@ class Table(Generic[R]):
             return False
         entry = Entry(_trim(body), version, metadata["name"], metadata.get("namespace", ""))
         self._entries[uid] = entry
-        if self._parsed is not None:
-            self._parsed.pop(uid, None)
+        self._parsed.pop(uid, None)
         self._by_name[entry.namespace, entry.name] = uid
         return True
 
@@ -88,8 +92,7 @@ class Table(Generic[R]):
         while len(self._deleted) > _REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
         entry = self._entries.pop(uid, None)
-        if self._parsed is not None:
-            self._parsed.pop(uid, None)
+        self._parsed.pop(uid, None)
         if entry is None:
             return False
         if self._by_name.get((entry.namespace, entry.name)) == uid:
@@ -101,11 +104,12 @@ class Table(Generic[R]):
         entry = self._entries.get(uid)
         if entry is None:
             return None
-        if self._parsed is None:
-            return self._model.model_validate_json(entry.raw)
-        if uid not in self._parsed:
-            self._parsed[uid] = self._model.model_validate_json(entry.raw)
-        return self._parsed[uid]
+        parsed = self._parsed.get(uid)
+        if parsed is None:
+            parsed = self._parsed[uid] = self._model.model_validate_json(entry.raw)
+            if len(self._parsed) > _PARSED:
+                self._parsed.popitem(last=False)
+        return parsed
 
     def body(self, uid: str) -> dict[str, Any] | None:
         """The object as the API server gave it, without managedFields."""
@@ -166,8 +170,8 @@ class Store:
     """All four kinds, and who belongs to whom."""
 
     def __init__(self) -> None:
-        self.providers = Table(PROVIDER, ComputeProvider, keep_parsed=True)
-        self.pools = Table(POOL, ComputePool, keep_parsed=True)
+        self.providers = Table(PROVIDER, ComputeProvider)
+        self.pools = Table(POOL, ComputePool)
         self.deployments = Table(DEPLOYMENT, ModelDeployment)
         self.nodes = Table(NODE, ComputeNode)
         self._nodes_by_deployment = Index()
@@ -225,6 +229,11 @@ class Store:
 
     def facts_of_pool(self, pool_uid: str) -> list[NodeFacts]:
         return [self._facts[uid] for uid in self._nodes_by_pool.of(pool_uid)]
+
+    def provider_of(self, node_uid: str) -> str:
+        """The name of a node's provider; "" for an unknown node."""
+        facts = self._facts.get(node_uid)
+        return facts.provider if facts else ""
 
     def facts(self) -> list[NodeFacts]:
         return list(self._facts.values())

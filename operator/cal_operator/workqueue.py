@@ -1,7 +1,7 @@
 """A keyed work queue: one key is never worked on twice at once, and a wake-up during its work runs it once more.
 
-Keys wait in a heap until they are due. Each due key gets a task of its own: what is slow waits at its provider's gate, and holds up
-nothing else.
+Keys wait in a heap until they are due, then in the line of their lane. Each lane works on a bounded number at once: a provider that hangs
+fills its own lane and holds up nothing else, and the event loop is never so full that the Lease can't be renewed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -20,12 +21,23 @@ Work = Callable[[Key], Awaitable[float | None]]
 
 
 class WorkQueue:
-    """`work(key)` returns after how many seconds it wants to run again (None: only when woken)."""
+    """`work(key)` returns after how many seconds it wants to run again (None: only when woken). `lane(key)` names its lane."""
 
-    def __init__(self, work: Work, *, retry_seconds: float = 1.0, retry_max_seconds: float = 60.0) -> None:
-        self._work = work
+    def __init__(
+        self,
+        work: Work,
+        lane: Callable[[Key], str] = lambda key: key.kind,
+        *,
+        lane_size: int = 24,
+        retry_seconds: float = 1.0,
+        retry_max_seconds: float = 60.0,
+    ) -> None:
+        self._work, self._lane, self._lane_size = work, lane, lane_size
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
+        self._waiting: defaultdict[str, deque[Key]] = defaultdict(deque)
+        self._busy: defaultdict[str, int] = defaultdict(int)
+        self._lined_up: set[Key] = set()
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -34,12 +46,13 @@ class WorkQueue:
         self._draining = False
 
     def __len__(self) -> int:
-        return len(self._due) + len(self._running)
+        """Keys that are due or worked on."""
+        return len(self._lined_up) + len(self._running)
 
     def wake(self, key: Key, after: float = 0.0) -> None:
         """Run the key in `after` seconds, or earlier if it is already due earlier."""
         due = monotonic() + after
-        if due < self._due.get(key, float("inf")):
+        if key not in self._lined_up and due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
             self._changed.set()
@@ -48,9 +61,11 @@ class WorkQueue:
         """Hand out due keys until cancelled or drained."""
         while not self._draining:
             self._changed.clear()
-            wait = self._start_due()
+            wait = self._line_up()
             try:
-                await asyncio.wait_for(self._changed.wait(), wait)
+                # Not `wait_for`: on Python 3.11 it may swallow a cancellation.
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
             except TimeoutError:
                 continue
 
@@ -65,39 +80,50 @@ class WorkQueue:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _start_due(self) -> float | None:
-        """Start all that is due; the seconds until the next one is."""
+    def _line_up(self) -> float | None:
+        """Move what is due into its lane; the seconds until the next one is."""
         now = monotonic()
         while self._heap:
             due, key = self._heap[0]
-            if self._due.get(key) != due:
-                heapq.heappop(self._heap)  # woken earlier since: the earlier entry counts
-            elif due > now:
+            if self._due.get(key) == due and due > now:
                 return due - now
+            heapq.heappop(self._heap)
+            if self._due.get(key) != due:
+                continue  # woken earlier since: the earlier entry counted
+            del self._due[key]
+            if key in self._running:
+                self._again.add(key)
             else:
-                heapq.heappop(self._heap)
-                del self._due[key]
-                if key in self._running:
-                    self._again.add(key)
-                else:
-                    self._running[key] = asyncio.create_task(self._run_one(key), name=f"reconcile {key.kind} {key.uid}")
+                self._lined_up.add(key)
+                lane = self._lane(key)
+                self._waiting[lane].append(key)
+                self._start(lane)
         return None
 
-    async def _run_one(self, key: Key) -> None:
+    def _start(self, lane: str) -> None:
+        """Begin what the lane has room for."""
+        line = self._waiting[lane]
+        while line and self._busy[lane] < self._lane_size and not self._draining:
+            key = line.popleft()
+            self._lined_up.discard(key)
+            self._busy[lane] += 1
+            self._running[key] = asyncio.create_task(self._run_one(key, lane), name=f"reconcile {key.kind} {key.uid}")
+
+    async def _run_one(self, key: Key, lane: str) -> None:
         again: float | None = None
         try:
             again = await self._work(key)
             self._failures.pop(key, None)
-        except asyncio.CancelledError:
-            raise
         except Exception:  # The boundary: whatever one object does, the operator neither dies nor stalls on it.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             again = min(self._retry * 2 ** (failures - 1), self._retry_max)
             log.exception("reconcile of %s %s failed %d times; again in %.0f s", key.kind, key.uid, failures, again)
         finally:
+            self._busy[lane] -= 1
             del self._running[key]
             if key in self._again:
                 self._again.discard(key)
                 self.wake(key)
+            self._start(lane)
         if again is not None:
             self.wake(key, again)

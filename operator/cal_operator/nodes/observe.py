@@ -51,13 +51,14 @@ async def owner(world: World, node: ComputeNode) -> ModelDeployment | None:
     """The node's deployment; None only when a quorum read confirms that it is gone."""
     reference = node.spec.deployment_ref
     known: ModelDeployment | None = world.store.deployments.get(reference.uid)
-    if known is not None:
+    if known is not None or world.store.deployments.known_deleted(reference.uid):
         return known
     try:
         found = await world.cluster.get(DEPLOYMENT.path(node.metadata.namespace, reference.name))
     except NotFound:
-        return None
-    if found["metadata"]["uid"] != reference.uid:
+        found = None
+    if found is None or found["metadata"]["uid"] != reference.uid:
+        world.store.remove(DEPLOYMENT.name, reference.uid)
         return None
     world.learn(DEPLOYMENT, found)
     return ModelDeployment.parse(found)
