@@ -101,6 +101,8 @@ Word = Annotated[str, Field(max_length=128)]
 Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Message = Annotated[str, Field(max_length=4096)]
 URL = Annotated[str, Field(max_length=2048)]
+#: The URL of a service that we call: with a host, without a login in it, percent-encoded where need be.
+ServiceURL = Annotated[str, Field(max_length=2048, pattern=r"^https?://[A-Za-z0-9._\[\]:-]+([/?#][!-~]*)?$")]
 
 
 class OwnerReference(Model):

@@ -7,7 +7,21 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cal_crds.base import UID, URL, Message, Model, ObjectName, Resource, Rule, Text, Time, Word, list_atomic, list_map
+from cal_crds.base import (
+    UID,
+    URL,
+    Message,
+    Model,
+    ObjectName,
+    Resource,
+    Rule,
+    ServiceURL,
+    Text,
+    Time,
+    Word,
+    list_atomic,
+    list_map,
+)
 from cal_crds.conditions import Conditions
 from cal_crds.pool import Cost, PoolRef
 from cal_crds.workload import SecretKeyRef, ServedModel, Workload
@@ -30,7 +44,7 @@ class DeploymentOwner(Model):
 class External(Model):
     """An endpoint that somebody else runs: registered, never bought."""
 
-    endpoint: Annotated[URL, Field(min_length=1, pattern=r"^https?://[^\s]+$", description="URL of the endpoint.")]
+    endpoint: Annotated[ServiceURL, Field(description="URL of the endpoint.")]
     secret_ref: Annotated[SecretKeyRef | None, Field(description="The Secret key that holds its API key.")] = None
 
 

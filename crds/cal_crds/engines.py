@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from cal_crds.workload import HTTPGet, Port, PortProtocol, Probe, ServedModel, Workload
+from cal_crds.workload import ENGINE_PORT, HTTPGet, Port, PortProtocol, Probe, ServedModel, Workload
 
-_PORT_NAME: Final = "http"
 _EVERYWHERE: Final = "0.0.0.0"
 
 #: Pulls the model before the port opens, so that what answers can serve. The model is an argument, never part of the script.
@@ -98,7 +97,7 @@ def expand(workload: Workload, model: ServedModel, gpu_count: int = 1) -> Worklo
     engine = ENGINES.get(workload.engine or "")
     if engine is None:
         return workload
-    ports = workload.ports or [Port(name=_PORT_NAME, port=engine.port, protocol=PortProtocol.HTTP)]
+    ports = workload.ports or [Port(name=ENGINE_PORT, port=engine.port, protocol=PortProtocol.HTTP)]
     filled = workload.model_copy(
         update={
             "image": workload.image or engine.image,

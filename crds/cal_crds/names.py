@@ -41,8 +41,11 @@ def free_deployment_name(model: str) -> str:
 
 
 def node_name(deployment_name: str, deployment_uid: str, slot: int, predecessor_uid: str) -> str:
-    """The name of a replica's node: one slot and predecessor, one object. `predecessor_uid` is "" for the first."""
-    return f"{deployment_name[:40].strip('-.')}-{digest(deployment_uid, str(slot), predecessor_uid)}"
+    """The name of a replica's node: one slot and predecessor, one object. `predecessor_uid` is "" for the first.
+
+    A DNS label even where the deployment's name has dots: Pods and Services are named after it.
+    """
+    return f"{slug(deployment_name)}-{digest(deployment_uid, str(slot), predecessor_uid)}"
 
 
 def new_token() -> str:

@@ -17,6 +17,7 @@ from cal_crds.base import (
     Quantity,
     Resource,
     Rule,
+    ServiceURL,
     Text,
     Time,
     Word,
@@ -142,10 +143,7 @@ class ProviderSpec(Model):
 
     adapter: Annotated[Label, Field(description="Name of the adapter. Immutable.")]
     endpoint: Annotated[
-        URL | None,
-        Field(
-            pattern=r"^https?://[^\s]+$", description="Base URL of the provider's API; absent: the adapter's default."
-        ),
+        ServiceURL | None, Field(description="Base URL of the provider's API; absent: the adapter's default.")
     ] = None
     desired_state: Annotated[
         ProviderDesiredState, Field(description="Active, or Paused: buys nothing, still stops.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -75,7 +75,13 @@ class HTTPGet(Model):
     """An HTTP request that must be answered with 200 to 399."""
 
     path: Annotated[
-        str, Field(min_length=1, max_length=1024, pattern=r"^/[^\s]*$", description="Path, with a leading slash.")
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            pattern=r"^/[!-~]*$",
+            description="Path, with a leading slash, percent-encoded.",
+        ),
     ]
     port: Annotated[Label, Field(description="Name of one of the ports.")]
 
@@ -115,13 +121,18 @@ class ImagePullSecret(Model):
     name: Annotated[ObjectName, Field(description="Name of the Secret.")]
 
 
+#: Engines that bring an image, arguments and a port called ENGINE_PORT of their own; see `engines.py`.
+ENGINE_NAMES: Final = ("infinity", "ollama", "sglang", "tei", "vllm")
+ENGINE_PORT: Final = "http"
+
+
 def _probed_port(probe: str) -> Rule:
-    """The probe names one of the ports, or one that the engine brings."""
+    """The probe names one of the ports, or the one that the engine brings."""
     asked = f"self.readinessProbe.{probe}"
+    brings = f"has(self.engine) && self.engine in {list(ENGINE_NAMES)} && {asked}.port == '{ENGINE_PORT}'"
     return Rule(
-        f"!has(self.readinessProbe) || !has({asked}) ||"
-        " (has(self.engine) && (!has(self.ports) || size(self.ports) == 0)) ||"
-        f" (has(self.ports) && self.ports.exists(p, p.name == {asked}.port))",
+        f"!has(self.readinessProbe) || !has({asked}) || (has(self.ports) && size(self.ports) > 0"
+        f" ? self.ports.exists(p, p.name == {asked}.port) : {brings})",
         f"readinessProbe.{probe}.port must be the name of one of ports",
     )
 

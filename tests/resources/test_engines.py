@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cal_crds.engines import ENGINES, expand
-from cal_crds.workload import HTTPGet, Port, Probe, ServedModel, Workload
+from cal_crds.workload import ENGINE_NAMES, ENGINE_PORT, HTTPGet, Port, Probe, ServedModel, Workload
 
 MODEL = ServedModel(name="llama", id="meta-llama/Llama-2-7b", served_name="llama-2")
 
@@ -40,6 +40,11 @@ def test_every_engine_pins_its_image_and_brings_all_that_serving_needs(name: str
     assert full.readiness_probe.http_get.port == full.ports[0].name
     assert "some/model" in full.args
     assert str(full.ports[0].port) in full.args
+
+
+def test_the_schema_knows_the_same_engines() -> None:
+    assert list(ENGINES) == sorted(ENGINE_NAMES)
+    assert expand(Workload(engine="vllm"), MODEL).ports[0].name == ENGINE_PORT
 
 
 @pytest.mark.parametrize(("engine", "option"), [("vllm", "--tensor-parallel-size"), ("sglang", "--tp")])
