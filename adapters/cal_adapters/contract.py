@@ -310,6 +310,7 @@ class LaunchesInSteps(Protocol):
 
 
 class Factory(Protocol):
-    """`create` of an adapter's sub-package."""
+    """`create` of an adapter's sub-package. Makes no call and doesn't raise: for settings that can't be carried out it gives an
+    adapter whose verbs raise Refused with the reason (`unusable.py`)."""
 
     def __call__(self, context: Context) -> Adapter: ...

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from cal_adapters.contract import Account, Context, Instance, LaunchRequest, Mark, Observation, Stop, Traits
-from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NoCapacity, OutcomeUnknown, Refused
+from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NoCapacity, OutcomeUnknown
 from cal_adapters.fake import translate
 from cal_adapters.fake.catalogue import CATALOGUE, Shape
-from cal_adapters.fake.faults import ANSWER_LOST, checked, raise_for
+from cal_adapters.fake.faults import ANSWER_LOST, raise_for, unknown
 from cal_adapters.fake.ledger import Entry, Ledger, SoldOut
+from cal_adapters.unusable import Unusable
 from cal_crds.node import Offer
 from cal_crds.provider import Capabilities, DemoSettings, Support
 
@@ -55,12 +56,13 @@ def ledger_path(state_dir: Path, provider: str) -> Path:
     return state_dir / "demo" / f"{provider}.sqlite"
 
 
-def create(context: Context, clock: Callable[[], float] = time.time) -> DemoAdapter:
-    """The demo adapter. Refused if the operator has no folder for adapters' state, or the settings name unknown faults."""
+def create(context: Context, clock: Callable[[], float] = time.time) -> DemoAdapter | Unusable:
+    """The demo adapter. Unusable if the operator has no folder for adapters' state, or the settings name unknown faults."""
     if context.state_dir is None:
-        raise Refused("The demo market needs a folder to keep its books in (--adapter-state-dir)")
+        return Unusable(TRAITS, "the demo market needs a folder to keep its books in (--adapter-state-dir)")
     settings = context.settings.demo or DemoSettings()
-    checked(settings.faults)
+    if complaint := unknown(settings.faults):
+        return Unusable(TRAITS, complaint)
     return DemoAdapter(context, settings, Ledger(ledger_path(context.state_dir, context.provider), clock))
 
 

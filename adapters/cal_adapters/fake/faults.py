@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from cal_adapters import errors
-from cal_adapters.errors import AdapterError, Refused
+from cal_adapters.errors import AdapterError
 from cal_crds.provider import DemoFault
 
 VERBS: Final = ("check", "find", "launch", "list", "logs", "observe", "offers", "stop")
@@ -25,13 +25,14 @@ ERRORS: Final = MappingProxyType(
 ANSWER_LOST: Final = "AnswerLost"
 
 
-def checked(faults: Sequence[DemoFault]) -> None:
-    """Refused if a fault of the settings can't be shown."""
+def unknown(faults: Sequence[DemoFault]) -> str | None:
+    """What is wrong with the faults of the settings: a verb or an error that there isn't."""
     for fault in faults:
         if fault.verb not in VERBS:
-            raise Refused(f"spec.demo.faults: no verb {fault.verb!r}; there are {', '.join(VERBS)}")
+            return f"spec.demo.faults: no verb {fault.verb!r}; there are {', '.join(VERBS)}"
         if fault.error not in ERRORS and fault.error != ANSWER_LOST:
-            raise Refused(f"spec.demo.faults: no error {fault.error!r}; there are {', '.join([*ERRORS, ANSWER_LOST])}")
+            return f"spec.demo.faults: no error {fault.error!r}; there are {', '.join([*ERRORS, ANSWER_LOST])}"
+    return None
 
 
 def raise_for(fault: str, verb: str) -> NoReturn:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def create(context: Context) -> Adapter:
-    """The local adapter. Refused if the operator has no folder for adapters' state, or this isn't Linux."""
+    """The local adapter. Unusable if the operator has no folder for adapters' state, or this isn't Linux."""
     from cal_adapters.local.adapter import LocalAdapter
 
     return LocalAdapter.open(context)

@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 from cal_adapters.contract import Account, Context, Instance, LaunchRequest, Mark, Observation, Stop, Traits
-from cal_adapters.errors import InstanceNotFound, OutcomeUnknown, Refused
+from cal_adapters.errors import InstanceNotFound, OutcomeUnknown
 from cal_adapters.local import logs, translate
 from cal_adapters.local.home import Request
 from cal_adapters.local.machine import Free, Machine, offers
 from cal_adapters.local.store import Look, NotStarted, Store
+from cal_adapters.unusable import Unusable
 from cal_crds.node import Offer
 from cal_crds.provider import Capabilities, LocalSettings, Support
 
@@ -54,11 +55,11 @@ class LocalAdapter:
         self._settings = context.settings.local or LocalSettings()
 
     @classmethod
-    def open(cls, context: Context) -> LocalAdapter:
+    def open(cls, context: Context) -> LocalAdapter | Unusable:
         if sys.platform != "linux":
-            raise Refused("local needs Linux")
+            return Unusable(TRAITS, "local needs Linux")
         if context.state_dir is None:
-            raise Refused("local needs a folder to keep its state in (--adapter-state-dir)")
+            return Unusable(TRAITS, "local needs a folder to keep its state in (--adapter-state-dir)")
         return cls(context, Store(context.state_dir.absolute()))
 
     async def check(self) -> Account:

@@ -40,6 +40,7 @@ def market(tmp_path: Path) -> Iterator[DemoWorld]:
 @pytest.fixture
 async def demo(market: DemoWorld) -> AsyncIterator[DemoAdapter]:
     adapter = create(market.context())
+    assert isinstance(adapter, DemoAdapter)
     yield adapter
     await adapter.close()
 
@@ -92,14 +93,19 @@ async def test_a_lost_answer_is_a_purchase_all_the_same(market: DemoWorld) -> No
 
 
 @pytest.mark.parametrize("fault", [DemoFault(verb="fly", error="Refused"), DemoFault(verb="stop", error="Flat")])
-def test_unknown_faults_are_refused_by_name(market: DemoWorld, fault: DemoFault) -> None:
-    with pytest.raises(Refused, match=r"fly|Flat"):
-        create(with_settings(market.context(), DemoSettings(faults=[fault])))
+async def test_unknown_faults_are_refused_by_name(market: DemoWorld, fault: DemoFault) -> None:
+    adapter = create(with_settings(market.context(), DemoSettings(faults=[fault])))
+    for call in (adapter.check(), adapter.launch(await market.request(new_mark())), adapter.stop("demo-1")):
+        with pytest.raises(Refused, match=r"fly|Flat"):
+            await call
+    await adapter.close()
 
 
-def test_without_a_folder_it_is_refused() -> None:
+async def test_without_a_folder_it_is_refused() -> None:
+    adapter = create(Context("demo", ProviderSpec(adapter="demo"), INSTALLATION))
     with pytest.raises(Refused, match="adapter-state-dir"):
-        create(Context("demo", ProviderSpec(adapter="demo"), INSTALLATION))
+        await adapter.offers()
+    assert adapter.traits.capabilities.adapter_type == "on_prem"
 
 
 async def test_a_scripted_fault_is_shown_once_and_only_to_its_verb(market: DemoWorld, demo: DemoAdapter) -> None:

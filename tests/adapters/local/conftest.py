@@ -31,6 +31,7 @@ def here(tmp_path: Path) -> Iterator[LocalWorld]:
 @pytest.fixture
 async def local(here: LocalWorld, anyio_backend: str) -> AsyncIterator[LocalAdapter]:
     adapter = LocalAdapter.open(here.context())
+    assert isinstance(adapter, LocalAdapter)
     yield adapter
     await adapter.close()
 

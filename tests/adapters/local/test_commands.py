@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from worlds.contract_world import INSTALLATION
 
 from cal_adapters.contract import Instance, Mark, Observation, Readiness, State
 from cal_adapters.errors import NoCapacity, Refused
-from cal_adapters.local import kernel
+from cal_adapters.local import create, kernel
 from cal_adapters.local.adapter import LocalAdapter
 from cal_adapters.local.home import Home
 from cal_crds.names import new_token
@@ -160,6 +161,13 @@ async def test_without_ports_it_is_ready_when_it_runs(local: LocalAdapter, mark:
 
 
 # --- what can't run
+
+
+async def test_without_a_folder_everything_is_refused(here: LocalWorld, mark: Mark) -> None:
+    adapter = create(replace(here.context(), state_dir=None))
+    for call in (adapter.check(), adapter.find(mark), adapter.stop(str(mark)), adapter.list_marked()):
+        with pytest.raises(Refused, match="adapter-state-dir"):
+            await call
 
 
 async def test_an_image_alone_is_refused(here: LocalWorld, local: LocalAdapter, mark: Mark) -> None:
