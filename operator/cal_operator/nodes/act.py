@@ -20,20 +20,17 @@ from cal_adapters.errors import (
 from cal_crds import money
 from cal_crds.cluster import ClusterError, Conflict, NotFound
 from cal_crds.conditions import Reason, Type, with_condition
-from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
-from cal_crds.meta import ANNOTATION_ABANDON, DEPLOYMENT, FINALIZER, NODE
+from cal_crds.meta import ANNOTATION_ABANDON, FINALIZER, NODE
 from cal_crds.node import ComputeNode, EndCause, Ended, Instance, NodeStatus
 from cal_operator.accounts import Account
 from cal_operator.logs import keep_logs
 from cal_operator.nodes.decide import MarkGone, NodeView, derived_state
 from cal_operator.nodes.observe import proves_absence
-from cal_operator.workload_secrets import EnvMissing, resolve_env, resolve_logins
+from cal_operator.nodes.purchase import MARGIN, build_request, still_wanted
+from cal_operator.workload_secrets import EnvMissing
 from cal_operator.world import World
 
 log = logging.getLogger(__name__)
-
-#: Between the end of a spending call's timeout and the end of the lease, in seconds.
-_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,14 +89,14 @@ async def look_up(world: World, view: NodeView, account: Account) -> Again:
 async def launch(world: World, view: NodeView, account: Account) -> Again:
     """Buy, if both the node and its deployment still want it, and record what was bought."""
     traits, memory = account.adapter.traits, view.memory
-    if world.leader.remaining() < traits.launch_timeout_seconds + _MARGIN:
+    if world.leader.remaining() < traits.launch_timeout_seconds + MARGIN:
         return Again(1.0)  # a call could outlive the lease: after its renewal
-    fresh = await _still_wanted(world, view.node)
-    if fresh is None:
-        return Again(0.0)
+    fresh = await still_wanted(world, view.node)
+    if fresh is None or fresh[0].status.instance is not None:
+        return Again(1.0)
     node, deployment = fresh
     try:
-        request = await _request(world, node, deployment)
+        request = await build_request(world, node, deployment)
     except EnvMissing as missing:
         memory.trouble, memory.retry_at = (Reason.SECRET_MISSING, str(missing)), world.clock.monotonic() + 5.0
         return Again(0.0)
@@ -107,49 +104,9 @@ async def launch(world: World, view: NodeView, account: Account) -> Again:
     return await world.whole(_buy(world, view, account, node, request), f"launch {node.metadata.name}")
 
 
-async def _still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, ModelDeployment] | None:
-    """Both by a quorum read (rule 1): gone, replaced, deleted, ended, launched or terminated means no purchase."""
-    body, owner_body = await asyncio.gather(
-        world.fetch(NODE, node.metadata.uid), world.fetch(DEPLOYMENT, node.spec.deployment_ref.uid)
-    )
-    if body is None or owner_body is None:
-        return None
-    fresh, deployment = ComputeNode.parse(body), ModelDeployment.parse(owner_body)
-    if (
-        fresh.metadata.deletion_timestamp
-        or fresh.status.ended
-        or fresh.status.instance
-        or FINALIZER not in fresh.metadata.finalizers
-    ):
-        return None
-    if deployment.metadata.deletion_timestamp or deployment.spec.desired_state is DeploymentDesiredState.TERMINATED:
-        return None
-    return fresh, deployment
-
-
-async def _request(world: World, node: ComputeNode, deployment: ModelDeployment) -> LaunchRequest:
-    spec = node.spec
-    return LaunchRequest(
-        mark=Mark(world.installation, spec.token),
-        node=node.metadata.name,
-        namespace=node.metadata.namespace or "default",
-        deployment_uid=spec.deployment_ref.uid,
-        pool_uid=spec.pool_ref.uid,
-        offer=spec.offer,
-        provider_pool_id=spec.provider_pool_id,
-        tenancy=spec.tenancy,
-        gpu_count=spec.gpu_count,
-        max_price_per_hour=money.parse(spec.max_price_per_hour) if spec.max_price_per_hour is not None else None,
-        model=spec.model,
-        workload=spec.workload,
-        env=await resolve_env(world, deployment, spec.workload),
-        logins=await resolve_logins(world, deployment, spec.workload),
-    )
-
-
 async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode, request: LaunchRequest) -> Again:
     memory, traits = view.memory, account.adapter.traits
-    timeout = min(traits.launch_timeout_seconds, world.leader.remaining() - _MARGIN)
+    timeout = min(traits.launch_timeout_seconds, world.leader.remaining() - MARGIN)
     try:
         bought = await account.gate.call("launch", lambda: account.adapter.launch(request), timeout)
     except NothingBought as error:

@@ -219,6 +219,8 @@ def _ending(view: NodeView) -> Ended | None:
 
 def _ended_at_provider(view: NodeView) -> tuple[EndCause, str] | None:
     seen = view.memory.observation
+    if view.memory.unsold is not None:
+        return EndCause.NEVER_LAUNCHED, view.memory.unsold
     if view.memory.absent:
         return EndCause.LOST, "the provider no longer knows the instance"
     if seen is None:

@@ -29,6 +29,8 @@ class NodeMemory:
     observe_errors: int = 0
     observe_error: str = ""
     absent: bool = False
+    #: Why a purchase in steps came to nothing; it is undone.
+    unsold: str | None = None
     answers: bool | None = None
     probed_at: float = float("-inf")
     probe_message: str = ""

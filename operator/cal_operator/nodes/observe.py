@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cal_adapters.contract import ConfirmsIds, Readiness, State
-from cal_adapters.errors import AdapterError, InstanceNotFound
+from cal_adapters.contract import ConfirmsIds, LaunchesInSteps, Readiness, State
+from cal_adapters.errors import AdapterError, InstanceNotFound, NoCapacity, PriceAboveCap
 from cal_crds.cluster import NotFound
 from cal_crds.conditions import Reason
 from cal_crds.deployment import ModelDeployment
@@ -15,6 +15,7 @@ from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
 from cal_operator.nodes.decide import NodeView
 from cal_operator.nodes.memory import NodeMemory
+from cal_operator.nodes.purchase import advance
 from cal_operator.probe import Prober
 from cal_operator.world import World
 
@@ -93,11 +94,18 @@ async def _observe(world: World, account: Account, node: ComputeNode, memory: No
     handle = node.status.instance.handle
     memory.observed_at = world.clock.monotonic()
     try:
-        memory.observation = await account.gate.call("observe", lambda: account.adapter.observe(handle))
+        if isinstance(account.adapter, LaunchesInSteps) and node.status.answered_time is None:
+            memory.observation = await advance(world, account, account.adapter, node)
+        else:
+            memory.observation = await account.gate.call("observe", lambda: account.adapter.observe(handle))
         memory.observe_errors, memory.absent = 0, False
         await _confirm_id(account, node, memory)
     except InstanceNotFound:
         memory.absent = await proves_absence(account, node)
+    except (NoCapacity, PriceAboveCap) as error:
+        memory.unsold = error.message
+        offer = (node.spec.provider_ref.name, node.spec.offer.id)
+        world.cooling[offer] = (world.clock.monotonic() + world.settings.offer_cooldown_seconds, error.message)
     except AdapterError as error:
         memory.observe_errors += 1
         memory.observe_error = f"{account.provider} can't be asked: {error.message}"

@@ -1,0 +1,69 @@
+"""What every step that spends has in common: the last look at whether it is still wanted, and the request itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cal_adapters.contract import LaunchesInSteps, LaunchRequest, Mark, Observation
+from cal_adapters.errors import NotSent
+from cal_crds import money
+from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
+from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE
+from cal_crds.node import ComputeNode
+from cal_operator.accounts import Account
+from cal_operator.workload_secrets import EnvMissing, resolve_env, resolve_logins
+from cal_operator.world import World
+
+#: Between the end of a spending call's timeout and the end of the lease, in seconds.
+MARGIN = 2.0
+
+
+async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, ModelDeployment] | None:
+    """Both by a quorum read (rule 1): gone, replaced, deleted, ended or terminated means that nothing more is spent."""
+    body, owner_body = await asyncio.gather(
+        world.fetch(NODE, node.metadata.uid), world.fetch(DEPLOYMENT, node.spec.deployment_ref.uid)
+    )
+    if body is None or owner_body is None:
+        return None
+    fresh, deployment = ComputeNode.parse(body), ModelDeployment.parse(owner_body)
+    if fresh.metadata.deletion_timestamp or fresh.status.ended or FINALIZER not in fresh.metadata.finalizers:
+        return None
+    if deployment.metadata.deletion_timestamp or deployment.spec.desired_state is DeploymentDesiredState.TERMINATED:
+        return None
+    return fresh, deployment
+
+
+async def build_request(world: World, node: ComputeNode, deployment: ModelDeployment) -> LaunchRequest:
+    """The purchase, out of what the node recorded. EnvMissing if a Secret isn't there."""
+    spec = node.spec
+    return LaunchRequest(
+        mark=Mark(world.installation, spec.token),
+        node=node.metadata.name,
+        namespace=node.metadata.namespace or "default",
+        deployment_uid=spec.deployment_ref.uid,
+        pool_uid=spec.pool_ref.uid,
+        offer=spec.offer,
+        provider_pool_id=spec.provider_pool_id,
+        tenancy=spec.tenancy,
+        gpu_count=spec.gpu_count,
+        max_price_per_hour=money.parse(spec.max_price_per_hour) if spec.max_price_per_hour is not None else None,
+        model=spec.model,
+        workload=spec.workload,
+        env=await resolve_env(world, deployment, spec.workload),
+        logins=await resolve_logins(world, deployment, spec.workload),
+    )
+
+
+async def advance(world: World, account: Account, adapter: LaunchesInSteps, node: ComputeNode) -> Observation:
+    """The next step of a purchase in steps, under all that holds for a launch; the adapter's errors otherwise."""
+    assert node.status.instance is not None
+    handle, timeout = node.status.instance.handle, account.adapter.traits.launch_timeout_seconds
+    wanted = await still_wanted(world, node)
+    if wanted is None or world.leader.remaining() < timeout + MARGIN:
+        return await account.gate.call("observe", lambda: account.adapter.observe(handle))
+    try:
+        request = await build_request(world, *wanted)
+    except EnvMissing as missing:
+        raise NotSent(str(missing)) from missing
+    call = account.gate.call("advance", lambda: adapter.advance(handle, request), timeout)
+    return await world.whole(call, f"advance {node.metadata.name}")
