@@ -56,6 +56,10 @@ class Akash:
         self.operations = Operations()
         self.violations: list[str] = []
         self.requests: dict[str, int] = {}
+        #: Public operations to which a key was shown.
+        self.shown_keys: set[str] = set()
+        #: What happens just before an operation's answer, for what only goes wrong between two requests.
+        self.before: dict[str, Callable[[], None]] = {}
 
     def app(self) -> Starlette:
         described = [
@@ -77,6 +81,9 @@ class Akash:
     def _endpoint(self, name: str, *, public: bool) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             self.requests[name] = self.requests.get(name, 0) + 1
+            if public and "x-api-key" in request.headers:
+                self.shown_keys.add(name)
+            self.before.get(name, lambda: None)()
             fault = self.plan.next(name)
             if fault is not None and not fault.after and fault.kind not in ("stale", "unchained"):
                 return await _wrong(fault)

@@ -93,7 +93,7 @@ def get_wallets(call: Call) -> Answer:
     }
     if account.denom is not None:
         wallet["denom"] = account.denom
-    return 200, {"data": [wallet] if call.query["userId"] == account.user else []}
+    return 200, {"data": [wallet] * account.wallets if call.query["userId"] == account.user else []}
 
 
 def get_balances(call: Call) -> Answer:

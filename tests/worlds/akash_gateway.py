@@ -73,6 +73,7 @@ def _allowed(world: World, headers: Mapping[str, str], provider: str) -> dict[st
 
 async def _send_lines(item: Deployment, socket: WebSocket) -> None:
     follow, tail = socket.query_params.get("follow") == "true", int(socket.query_params.get("tail", "-1"))
+    epoch = item.dropped
     sent = len(item.log) if tail == 0 else max(0, len(item.log) - tail) if tail > 0 else 0
     while True:
         for _, line in item.log[sent:]:
@@ -81,6 +82,9 @@ async def _send_lines(item: Deployment, socket: WebSocket) -> None:
         lease = item.lease
         if not follow or lease is None or lease.ended is not None:
             await socket.close(1000 if not follow else 4000, "" if not follow else "no running pods")
+            return
+        if item.dropped != epoch:
+            await socket.close(1011, "internal error")
             return
         await asyncio.sleep(_TICK)
 

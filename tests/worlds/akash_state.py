@@ -34,6 +34,7 @@ class Account:
     keys: set[str]
     credits: Decimal = Decimal(1_000_000_000)
     denom: str | None = "uact"
+    wallets: int = 1
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Deployment:
     lease: Lease | None = None
     extra: list[Bid] = field(default_factory=list)
     log: list[tuple[float, str]] = field(default_factory=list)
+    #: How often its provider dropped the open log streams.
+    dropped: int = 0
 
     @property
     def service(self) -> str:
