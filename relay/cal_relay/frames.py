@@ -16,8 +16,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cal_relay.overlap import HISTORY
-
 #: The longest line that is passed on, in characters.
 MAX_LINE = 16 * 1024
 #: The largest frame that a client may send, in bytes.
@@ -38,8 +36,8 @@ class Subscription(BaseModel):
     type: Literal["subscribe_logs"]
     job_id: Annotated[_Id, Field(alias="jobId")]
     provider: _Id | None = None
-    #: How many lines of history to send; all that there are unless told.
-    tail: Annotated[int | None, Field(ge=0, le=HISTORY)] = None
+    #: How many lines of history to send; unless told, all that there are (HISTORY at most, also if more are asked for).
+    tail: Annotated[int | None, Field(ge=0, le=10**9)] = None
 
 
 def read_subscription(frame: str | bytes) -> Subscription:

@@ -164,9 +164,12 @@ class NodeIndex:
         self.fault = message
 
     async def _list(self) -> str:
-        listed = await self._cluster.list(NODE.path())
-        self._replace(record(item) for item in listed["items"])
-        return str(listed["metadata"]["resourceVersion"])
+        nodes, version = [], ""
+        async for page in self._cluster.pages(NODE.path()):
+            nodes += [record(item) for item in page["items"]]
+            version = page["metadata"]["resourceVersion"]
+        self._replace(nodes)
+        return version
 
     def _replace(self, nodes: Iterable[NodeRecord]) -> None:
         present = {node.uid: node for node in nodes}
