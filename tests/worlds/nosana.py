@@ -172,8 +172,8 @@ class Nosana:
 
     def _checked(self, operation: Operation, status: int, answer: Any) -> Response:
         problems = self.contract.answer_problems(operation, status, answer)
-        # The provider's document forgets 401 for some; it gives it all the same.
-        if problems and status != 401:
+        # The provider's document forgets these for some operations; it gives them all the same.
+        if problems and status not in (400, 401):
             self.violations.append(f"answer {operation} {status}: {problems[0]}")
         return Response(status_code=status) if answer is None else JSONResponse(answer, status)
 

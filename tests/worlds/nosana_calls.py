@@ -96,6 +96,8 @@ def vaults(call: Call) -> Answer:
 
 def create(call: Call) -> Answer:
     body = call.body
+    if body is None:
+        raise Refusal(400, "Invalid request body.")
     if call.provider.market(str(body["market"]).strip()) is None or body["replicas"] < 1 or body["timeout"] < 1:
         raise Refusal(400, "Invalid request body.")
     if body["strategy"] == "INFINITE" and body["timeout"] < 60:
@@ -151,16 +153,15 @@ def update_timeout(call: Call) -> Answer:
 def create_revision(call: Call) -> Answer:
     found = call.open_deployment
     if list(job_definition().iter_errors(call.body)):
-        raise Refusal(500, "Failed to create a new deployment revision.")
-    revision = call.provider.add_revision(found, call.body)
-    found.active_revision = revision["revision"]
+        raise Refusal(400, "Invalid request body.")
+    found.active_revision = call.provider.add_revision(found, call.body)["revision"]
     call.provider.change(found)
-    answer = {
-        "id": found.id,
+    return 200, {
         "active_revision": found.active_revision,
         "endpoints": call.provider.view(found)["endpoints"],
+        "revisions": found.revisions,
+        "updated_at": stamp(call.provider.now),
     }
-    return 200, {**answer, "revision": revision, "updated_at": stamp(call.provider.now)}
 
 
 def revisions(call: Call) -> Answer:
