@@ -6,29 +6,23 @@ The adapter comes through the proxy by the token of a service account that has t
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-import yaml
 from worlds.contract_world import FOREIGN, INSTALLATION, SECRET, Fault, Power, Verb
 from worlds.k8s_kubelet import Kubelet, open_kubelet
 from worlds.k8s_proxy import PAGE, Answer, Proxy, open_proxy, refusal
+from worlds.k8s_site import HOLD, NAMESPACE, Site, kubeconfig, until, upstream
 
 from cal_adapters.contract import Context, Credentials, EnvValue, LaunchRequest, Mark
 from cal_adapters.errors import CredentialsRefused
 from cal_adapters.k8s import create
-from cal_adapters.k8s.rights import RULES
 from cal_adapters.k8s.translate import GATE, mark_of
-from cal_crds import cluster as wire
 from cal_crds.cluster import Body, Cluster
 from cal_crds.node import Offer
 from cal_crds.pool import Tenancy
@@ -65,13 +59,9 @@ _ANSWERS: Final[Mapping[Fault, Answer]] = {
 }
 _READING: Final = frozenset({Fault.CREDENTIALS_REFUSED, Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.GARBAGE})
 
-_NAMESPACE: Final = "contract-world"
-_HOLD: Final = "test.invalid/hold"
-_numbers = count(1)
-
 
 class KubernetesWorld:
-    """One Node with 16 GPUs in a region of its own, one namespace, one service account."""
+    """A market of one machine with 16 GPUs. Instances are its namespace's Pods."""
 
     name = "k8s"
     lacks: Mapping[Power, str] = {}
@@ -84,9 +74,8 @@ class KubernetesWorld:
     }
     crowd = 2 * PAGE + 1
 
-    def __init__(self, admin: Cluster, proxy: Proxy, kubelet: Kubelet, directory: Path) -> None:
-        self._admin, self._proxy, self._kubelet, self._directory = admin, proxy, kubelet, directory
-        self._region = f"contract-{next(_numbers)}"
+    def __init__(self, site: Site, proxy: Proxy, kubelet: Kubelet, directory: Path) -> None:
+        self._site, self._proxy, self._kubelet, self._directory = site, proxy, kubelet, directory
         prices = KubernetesSettings(price_per_gpu_hour="1.5", price_per_cpu_hour="0.1")
         self._settings = ProviderSpec(adapter="k8s", kubernetes=prices)
         self._kubeconfig, self._cluster = "", ""
@@ -106,7 +95,7 @@ class KubernetesWorld:
         values: dict[str, Any] = {
             "mark": mark,
             "node": f"node-{mark.token}",
-            "namespace": _NAMESPACE,
+            "namespace": NAMESPACE,
             "deployment_uid": "11111111-1111-4111-8111-111111111111",
             "pool_uid": "22222222-2222-4222-8222-222222222222",
             "offer": self._offer,
@@ -126,17 +115,17 @@ class KubernetesWorld:
         return LaunchRequest(**{**values, **changes})
 
     def unknown_handle(self) -> str:
-        return f"{self._cluster}/{_NAMESPACE}/{Mark(INSTALLATION, 'neverexisted')}/{uuid4()}"
+        return f"{self._cluster}/{NAMESPACE}/{Mark(INSTALLATION, 'neverexisted')}/{uuid4()}"
 
     async def billing(self) -> Collection[Mark | None]:
         """Every Pod that the scheduler may have had, and that hasn't ended."""
-        return [mark_of(pod["metadata"]) for pod in await self._pods() if not _gated(pod) and not _ended(pod)]
+        return [mark_of(pod["metadata"]) for pod in await self._site.pods() if not _gated(pod) and not _ended(pod)]
 
     async def advance(self, seconds: float) -> None:
-        for pod in await self._pods():
+        for pod in await self._site.pods():
             metadata = pod["metadata"]
-            if metadata.get("deletionTimestamp") and _HOLD in metadata.get("finalizers", ()):
-                await self._patch(metadata["name"], {"metadata": {"finalizers": None}})
+            if metadata.get("deletionTimestamp") and HOLD in metadata.get("finalizers", ()):
+                await self._site.patch(metadata["name"], {"metadata": {"finalizers": None}})
         await asyncio.sleep(0.05)
 
     async def fail_next(self, verb: Verb, fault: Fault) -> None:
@@ -149,13 +138,10 @@ class KubernetesWorld:
         await foreign.launch(await self.request(Mark(FOREIGN, "foreigntoken")))
         await foreign.close()
         plain = {"containers": [{"name": "main", "image": "none"}]}
-        await self._make("pods", {"kind": "Pod", "metadata": {"name": "somebody-elses"}, "spec": plain})
+        await self._site.make("pods", {"kind": "Pod", "metadata": {"name": "somebody-elses"}, "spec": plain})
 
     async def revoke_credentials(self) -> None:
-        await self._admin.delete(f"{_RBAC}/clusterrolebindings/{self._region}")
-        user = f"system:serviceaccount:{_NAMESPACE}:{self._region}"
-        for resource, verb in (("pods", "list"), ("pods", "get"), ("pods", "delete"), ("nodes", "list")):
-            await self._until(lambda resource=resource, verb=verb: self._denied(user, resource, verb))  # type: ignore[misc]
+        await self._site.unbind()
 
     async def reprice(self, offer_id: str, factor: int) -> None:
         """An admin changes the price in the ComputeProvider."""
@@ -171,152 +157,43 @@ class KubernetesWorld:
         containers = [{**container, "state": {"terminated": terminated}}]
         phase = "Failed" if exit_code else "Succeeded"
         ready = [{"type": "Ready", "status": "False", "reason": "PodCompleted"}]
-        await self._patch_status(mark, {"phase": phase, "containerStatuses": containers, "conditions": ready})
+        await self._site.patch_status(str(mark), {"phase": phase, "containerStatuses": containers, "conditions": ready})
         await self._kubelet.end(str(mark))
 
     async def lose(self, mark: Mark) -> None:
-        """The admin's taint for a dead machine; the real taint controller evicts. Held until time passes, so that it can be seen."""
-        await self._patch(str(mark), {"metadata": {"finalizers": [_HOLD]}})
-        taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
-        await self._admin.merge_patch(f"/api/v1/nodes/{self._region}", {"spec": {"taints": [taint]}})
+        """An admin taints the dead machine. The Pod is held until time passes, so that it can be seen."""
+        await self._site.patch(str(mark), {"metadata": {"finalizers": [HOLD]}})
+        await self._site.taint()
 
         async def evicted() -> bool:
-            pod = await self._admin.get(_pod_path(str(mark)))
-            return bool(pod["metadata"].get("deletionTimestamp"))
+            return any(pod["metadata"].get("deletionTimestamp") for pod in await self._site.pods())
 
-        await self._until(evicted)
+        await until(evicted)
 
     async def strange_state(self, mark: Mark) -> None:
-        await self._patch_status(mark, {"phase": "Dreaming"})
+        await self._site.patch_status(str(mark), {"phase": "Dreaming"})
 
     async def say(self, mark: Mark, line: str) -> None:
         await self._kubelet.say(str(mark), line)
 
-    # --- making and cleaning up
+    # --- opening
 
-    async def set_up(self, upstream: Path) -> None:
-        await self._ensure(f"/api/v1/namespaces/{_NAMESPACE}", {"kind": "Namespace"})
-        await self._ensure(f"{_RBAC}/clusterroles/{_NAMESPACE}", {"kind": "ClusterRole", "rules": list(RULES)})
-        self._cluster = (await self._admin.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"]
-        await self._make("serviceaccounts", {"kind": "ServiceAccount", "metadata": {"name": self._region}})
-        await self._bind()
-        path = f"/api/v1/namespaces/{_NAMESPACE}/serviceaccounts/{self._region}/token"
-        token = await self._admin.create(path, {"spec": {"expirationSeconds": 3600}})
-        self._kubeconfig = _kubeconfig(self._proxy.url, token["status"]["token"])
-        await self._make_node()
-        await self._until(self._default_account)
-        await self._until(self._offered)
-
-    async def tear_down(self) -> None:
-        for pod in await self._pods():
-            if pod["metadata"].get("finalizers"):
-                await self._patch(pod["metadata"]["name"], {"metadata": {"finalizers": None}})
-            await self._delete(_pod_path(pod["metadata"]["name"]))
-        for plural in ("services", "secrets"):
-            for item in (await self._admin.list(f"/api/v1/namespaces/{_NAMESPACE}/{plural}"))["items"]:
-                await self._delete(f"/api/v1/namespaces/{_NAMESPACE}/{plural}/{item['metadata']['name']}")
-        await self._delete(f"/api/v1/namespaces/{_NAMESPACE}/serviceaccounts/{self._region}")
-        await self._delete(f"{_RBAC}/clusterrolebindings/{self._region}")
-
-        async def empty() -> bool:
-            return not await self._pods()
-
-        await self._until(empty)
-        await self._delete(f"/api/v1/nodes/{self._region}")
-
-    async def _bind(self) -> None:
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": _NAMESPACE}
-        subject = {"kind": "ServiceAccount", "namespace": _NAMESPACE, "name": self._region}
-        binding = {
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": self._region},
-            "roleRef": role,
-            "subjects": [subject],
-        }
-        await self._admin.create(
-            f"{_RBAC}/clusterrolebindings", {"apiVersion": "rbac.authorization.k8s.io/v1", **binding}
-        )
-
-    async def _make_node(self) -> None:
-        amounts = {"cpu": "64", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": "16"}
-        labels = {
-            "kubernetes.io/hostname": self._region,
-            "topology.kubernetes.io/region": self._region,
-            "nvidia.com/gpu.product": "NVIDIA-L40S",
-            "nvidia.com/gpu.memory": "46068",
-        }
-        status = {"capacity": amounts, "allocatable": amounts, **self._kubelet.status()}
-        body = {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": self._region, "labels": labels},
-            "status": status,
-        }
-        await self._admin.create("/api/v1/nodes", body)
+    async def open(self, kubeconfig_text: str) -> None:
+        """Waits until the Node is Ready and the service account's rights have come through: the market is open."""
+        self._kubeconfig = kubeconfig_text
+        self._cluster = (await self._site.admin.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"]
+        await until(self._offered)
 
     async def _offered(self) -> bool:
-        """Whether the Node is Ready and the service account's rights have come through: the market is open."""
         adapter = create(self.context())
         try:
-            found = [offer for offer in await adapter.offers() if offer.region == self._region and offer.gpu_count == 1]
+            found = [o for o in await adapter.offers() if o.region == self._site.region and o.gpu_count == 1]
         except CredentialsRefused:  # the rights take a moment to reach the authorizer
             return False
         finally:
             await adapter.close()
         self._offer = found[0] if found else None
         return bool(found)
-
-    async def _default_account(self) -> bool:
-        accounts = await self._admin.list(f"/api/v1/namespaces/{_NAMESPACE}/serviceaccounts")
-        return any(item["metadata"]["name"] == "default" for item in accounts["items"])
-
-    # --- access
-
-    async def _pods(self) -> list[Body]:
-        return list((await self._admin.list(f"/api/v1/namespaces/{_NAMESPACE}/pods"))["items"])
-
-    async def _patch(self, name: str, patch: Body) -> None:
-        await self._admin.merge_patch(_pod_path(name), patch)
-
-    async def _patch_status(self, mark: Mark, status: Body) -> None:
-        await self._admin.merge_patch(f"{_pod_path(str(mark))}/status", {"status": status})
-
-    async def _make(self, plural: str, body: Body) -> None:
-        await self._admin.create(f"/api/v1/namespaces/{_NAMESPACE}/{plural}", {"apiVersion": "v1", **body})
-
-    async def _ensure(self, path: str, body: Body) -> None:
-        collection, _, name = path.rpartition("/")
-        version = "v1" if path.startswith("/api/") else "rbac.authorization.k8s.io/v1"
-        try:
-            await self._admin.create(collection, {"apiVersion": version, "metadata": {"name": name}, **body})
-        except wire.AlreadyExists:
-            return
-
-    async def _delete(self, path: str) -> None:
-        try:
-            await self._admin.delete(path, gracePeriodSeconds="0")
-        except wire.NotFound:
-            return
-
-    async def _denied(self, user: str, resource: str, verb: str) -> bool:
-        spec = {"user": user, "resourceAttributes": {"resource": resource, "verb": verb}}
-        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-        return not (await self._admin.create(path, body))["status"]["allowed"]
-
-    async def _until(self, check: Callable[[], Any]) -> None:
-        for _ in range(600):
-            if await check():
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"not within 30 s: {check.__qualname__}")
-
-
-_RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
-
-
-def _pod_path(name: str) -> str:
-    return f"/api/v1/namespaces/{_NAMESPACE}/pods/{name}"
 
 
 def _gated(pod: Body) -> bool:
@@ -327,38 +204,19 @@ def _ended(pod: Body) -> bool:
     return pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
-def _kubeconfig(server: str, token: str) -> str:
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "world",
-            "contexts": [{"name": "world", "context": {"cluster": "world", "user": "world"}}],
-            "clusters": [{"name": "world", "cluster": {"server": server}}],
-            "users": [{"name": "world", "user": {"token": token}}],
-        }
-    )
-
-
-def _upstream(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
-    """The API server's address, and TLS to it without the admin's certificate."""
-    entry = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
-    if data := entry.get("certificate-authority-data"):
-        return entry["server"], ssl.create_default_context(cadata=base64.b64decode(data).decode())
-    return entry["server"], ssl.create_default_context(cafile=str(kubeconfig.parent / entry["certificate-authority"]))
-
-
 @asynccontextmanager
 async def open_world(fixtures: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KubernetesWorld]:
-    kubeconfig: Path = fixtures.getfixturevalue("kwok_cluster").kubeconfig
+    path: Path = fixtures.getfixturevalue("kwok_cluster").kubeconfig
     async with (
-        await Cluster.connect(str(kubeconfig)) as admin,
-        open_proxy(*_upstream(kubeconfig)) as proxy,
+        await Cluster.connect(str(path)) as admin,
+        open_proxy(*upstream(path)) as proxy,
         open_kubelet(tmp_path / "kubelet") as kubelet,
     ):
-        world = KubernetesWorld(admin, proxy, kubelet, tmp_path)
-        await world.set_up(kubeconfig)
+        site = Site(admin, kubelet)
+        await site.set_up()
+        world = KubernetesWorld(site, proxy, kubelet, tmp_path)
+        await world.open(kubeconfig(proxy.url, await site.token()))
         try:
             yield world
         finally:
-            await world.tear_down()
+            await site.tear_down()

@@ -60,6 +60,7 @@ class Kubelet:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         pod, query = request.match_info["pod"], request.query
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        response.force_close()  # asyncio leaves a TLS connection open that its client ends while it idles
         await response.prepare(request)
         since, cuts = query.get("sinceTime", ""), self._cuts
         lines = [item for item in self._lines[pod] if item[0][:19] >= since[:19]]

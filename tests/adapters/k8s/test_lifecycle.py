@@ -13,6 +13,7 @@ import pytest
 
 from cal_adapters.contract import EnvValue, Mark, Readiness, RegistryLogin, State, Stop
 from cal_adapters.errors import InstanceNotFound, NoCapacity, OutcomeUnknown, PriceAboveCap, Refused
+from cal_adapters.k8s.translate import attribute
 from cal_crds.pool import Tenancy
 
 pytestmark = pytest.mark.anyio
@@ -200,7 +201,7 @@ async def test_a_pool_may_be_a_label_of_nodes(
 
     with pytest.raises(NoCapacity, match="kept for"):
         await adapter.launch(request_for(offer))
-    common = next(o for o in await offers_of(adapter) if not blue(o))
+    common = next(offer for offer in await offers_of(adapter) if attribute(offer, "pool") is None)
     with pytest.raises(NoCapacity, match=r"calayer\.dev/pool=Blue\.1"):
         await adapter.launch(request_for(common, provider_pool_id="Blue.1"))
     outside = await adapter.launch(request_for(common))
