@@ -1,13 +1,15 @@
-"""What the resource tests share: one object of each kind with every field filled in, and the life cycle that tools must read right."""
+"""What the resource tests share: objects with every field filled in, and the life cycle that tools must read right."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import settings
 
 from cal_crds.meta import API_VERSION, KINDS
@@ -18,207 +20,27 @@ settings.load_profile("cal")
 
 Object = dict[str, Any]
 _NOW = "2026-11-01T12:00:00Z"
+_OBJECTS: list[Object] = list(yaml.safe_load_all((Path(__file__).parent / "full.yaml").read_text()))
 
-_WORKLOAD: Object = {
-    "type": "Inference",
-    "engine": "vllm",
-    "image": "vllm/vllm-openai:v0.11.0",
-    "command": ["python3"],
-    "args": ["--model", "llama"],
-    "env": [
-        {"name": "LEVEL", "value": "info"},
-        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}},
-    ],
-    "ports": [{"name": "http", "port": 8000, "protocol": "Http"}, {"name": "metrics", "port": 9000, "protocol": "Tcp"}],
-    "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3},
-    "resources": {"cpu": "4", "memory": "16Gi", "storage": "50Gi"},
-    "imagePullSecrets": [{"name": "reg"}],
-    "workingDir": "/srv",
-}
-_MODEL: Object = {"name": "llama-2-7b", "version": "v1.0", "id": "meta-llama/Llama-2-7b", "servedName": "llama"}
-_OFFER: Object = {
-    "id": "rtx3090-1",
-    "gpuType": "nvidia-rtx-3090",
-    "gpuCount": 1,
-    "gpuMemoryGB": 24,
-    "vcpu": 8,
-    "ramGB": 32,
-    "region": "global",
-    "machine": "m-1",
-    "pricingModel": "fixed",
-    "pricePerHour": "0.5",
-    "available": 3,
-    "attributes": [{"name": "market", "value": "abc"}],
-}
-_COST: Object = {"accumulated": "1.25", "since": _NOW, "ratePerHour": "0.5"}
 
-_CONDITION: Object = {
-    "type": "Ready",
-    "status": "True",
-    "reason": "AsWanted",
-    "message": "all is well",
-    "observedGeneration": 1,
-    "lastTransitionTime": _NOW,
-}
-
-_SPECS: dict[str, Object] = {
-    "ComputeProvider": {
-        "adapter": "local",
-        "endpoint": "http://127.0.0.1:9",
-        "desiredState": "Active",
-        "credentials": [{"name": "main", "secretRef": {"name": "n"}}],
-        "defaultCredential": "main",
-        "local": {"maxCpu": 4, "maxMemory": "8Gi"},
-    },
-    "ComputePool": {
-        "displayName": "my-gpu-pool",
-        "owner": {"type": "User", "id": "user-123"},
-        "providerRef": {"name": "nosana", "credential": "main"},
-        "providerPoolID": "market-123",
-        "allowedGPUTypes": ["rtx3090"],
-        "regions": ["global"],
-        "gpuCount": 1,
-        "maxCostPerHour": "1.00",
-        "tenancy": "Shared",
-        "placement": {"strategy": "BestFit"},
-        "limits": {"maxNodes": 20, "maxCostPerHour": "10.00", "maxTotalCost": "100.00"},
-        "desiredState": "Active",
-    },
-    "ModelDeployment": {
-        "poolRef": {"name": "rtx", "uid": "5f1a"},
-        "owner": {"id": "user-123", "organization": "acme"},
-        "model": _MODEL,
-        "replicas": 1,
-        "gpuPerReplica": 1,
-        "workload": _WORKLOAD,
-        "rollout": {"maxSurge": 1, "maxUnavailable": 0},
-        "backoffLimit": 3,
-        "pendingTimeoutSeconds": 0,
-        "readinessTimeoutSeconds": 1800,
-        "maxRuntimeSeconds": 3600,
-        "ttlSecondsAfterTerminated": 86400,
-        "desiredState": "Running",
-        "restartedAt": _NOW,
-    },
-    "ComputeNode": {
-        "deploymentRef": {"name": "llama", "uid": "d-1"},
-        "poolRef": {"name": "rtx", "uid": "p-1"},
-        "providerRef": {"name": "nosana", "credential": "main"},
-        "slot": 0,
-        "attempt": 1,
-        "predecessor": "n-0",
-        "token": "0123456789abcdef0123",
-        "account": "acct",
-        "templateHash": "abc",
-        "providerPoolID": "market-123",
-        "tenancy": "Shared",
-        "gpuCount": 1,
-        "offer": _OFFER,
-        "maxPricePerHour": "1.00",
-        "model": _MODEL,
-        "workload": _WORKLOAD,
-    },
-}
-
-_STATUSES: dict[str, Object] = {
-    "ComputeProvider": {
-        "observedGeneration": 1,
-        "capabilities": {
-            "adapterType": "depin",
-            "supports": ["LogStreaming", "Ephemeral"],
-            "readinessTimeoutSeconds": 300,
-            "pollingIntervalSeconds": 20,
-            "pricingModel": "fixed",
-            "features": ["job_based"],
-            "poolType": "job",
-            "providerPoolIDPattern": "^[a-z]+$",
-            "providerPoolIDHint": "a word",
-        },
-        "offers": [_OFFER],
-        "offersTime": _NOW,
-        "offersError": "none",
-        "balance": "42.00",
-        "credentials": [{"name": "main", "validity": "Valid", "account": "acct", "balance": "42.00", "message": "ok"}],
-    },
-    "ComputePool": {
-        "observedGeneration": 1,
-        "state": "ACTIVE",
-        "deployments": 2,
-        "nodes": 3,
-        "readyNodes": 3,
-        "costPerHour": "1.50",
-        "cost": _COST,
-        "message": "fine",
-    },
-    "ModelDeployment": {
-        "observedGeneration": 1,
-        "state": "RUNNING",
-        "endpoint": "http://127.0.0.1:8000",
-        "replicas": 1,
-        "readyReplicas": 1,
-        "updatedReplicas": 1,
-        "selector": "calayer.dev/deployment-uid=d-1",
-        "boundPoolUID": "p-1",
-        "lastStartTime": _NOW,
-        "firstStartTime": _NOW,
-        "attempts": 1,
-        "cost": _COST,
-        "nodes": [{"name": "n-1", "uid": "u-1", "state": "ready", "endpoint": "http://127.0.0.1:8000"}],
-        "errorMessage": "none",
-        "waiting": {
-            "reason": "NoOffer",
-            "message": "none",
-            "since": _NOW,
-            "until": _NOW,
-            "refused": [{"offer": "rtx3090-1", "reason": "AbovePriceCap", "message": "too dear"}],
-        },
-        "outcome": {"state": "FAILED", "reason": "Crashed", "message": "exit 1", "time": _NOW, "generation": 1},
-        "terminatedTime": _NOW,
-    },
-    "ComputeNode": {
-        "observedGeneration": 1,
-        "state": "ready",
-        "instance": {
-            "handle": "h-1",
-            "id": "i-1",
-            "account": "acct",
-            "startTime": _NOW,
-            "pricePerHour": "0.5",
-            "nodeAddress": "m-1",
-        },
-        "endpoint": "http://127.0.0.1:8000",
-        "answeredTime": _NOW,
-        "launchTime": "2026-11-01T12:00:00.123456Z",
-        "goneTime": _NOW,
-        "ended": {"cause": "Crashed", "message": "exit 1", "time": _NOW, "exitCode": 1},
-        "cost": _COST,
-        "message": "fine",
-        "heartbeat": {
-            "state": "Ready",
-            "time": _NOW,
-            "exposeURL": "http://127.0.0.1:8000",
-            "healthScore": 100,
-            "gpuAllocated": 1,
-            "vcpuAllocated": 8,
-            "ramGBAllocated": 32,
-            "instanceID": "i-1",
-            "errorMessage": "none",
-        },
-    },
-}
+def _all_of(kind: str, name: str = "full") -> list[Object]:
+    return [{**copy.deepcopy(body), "metadata": {"name": name}} for body in _OBJECTS if body["kind"] == kind]
 
 
 def _full(kind: str, name: str = "full") -> Object:
-    status = {**_STATUSES[kind], "conditions": [_CONDITION]}
-    spec = _SPECS[kind]
-    body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec, "status": status}
-    return copy.deepcopy(body)
+    return _all_of(kind, name)[0]
 
 
 @pytest.fixture(scope="session")
 def full() -> Callable[..., Object]:
-    """full(kind, name="full"): a valid object with every field of spec and status filled in (but for what excludes another)."""
+    """full(kind, name="full"): a valid object with all fields of spec and status that go together; see full.yaml."""
     return _full
+
+
+@pytest.fixture(scope="session")
+def variants() -> Callable[..., list[Object]]:
+    """variants(kind, name="full"): objects that hold every field between them, the full one first."""
+    return _all_of
 
 
 @pytest.fixture(params=[kind.name for kind in KINDS])
@@ -242,7 +64,14 @@ class Stage:
 
 
 def _condition(type_: str, status: str, reason: str) -> Object:
-    return {**_CONDITION, "type": type_, "status": status, "reason": reason, "message": f"{reason} it is"}
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": f"{reason} it is",
+        "observedGeneration": 1,
+        "lastTransitionTime": _NOW,
+    }
 
 
 def _at(kind: str, name: str, kstatus: str, argo: str, status: Object, **metadata: Any) -> Stage:
@@ -250,7 +79,7 @@ def _at(kind: str, name: str, kstatus: str, argo: str, status: Object, **metadat
         "apiVersion": API_VERSION,
         "kind": kind,
         "metadata": {"name": "x", "namespace": "default", "generation": 1, **metadata},
-        "spec": copy.deepcopy(_SPECS[kind]),
+        "spec": _full(kind)["spec"],
         "status": status,
     }
     return Stage(f"{kind}: {name}", kstatus, argo, body)
