@@ -43,7 +43,7 @@ TRAITS: Final = Traits(
     ),
     observe_seconds=20.0,
     poll_seconds=1.0,
-    launch_timeout_seconds=10.0,
+    launch_timeout_seconds=3.0,
     concurrency=64,
     calls_per_second=5000.0,
     needs_credentials=False,
