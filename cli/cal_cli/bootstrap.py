@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ SYSTEM_NAMESPACE = "cal-system"
 _ESTABLISHED = 20.0
 
 
-def bootstrap(kube: Kube, *, namespace: str, demo: bool, rbac: bool) -> None:
-    """Idempotent. CRDs and rights are brought to our version; providers that are there stay as they are."""
+def bootstrap(kube: Kube, *, namespace: str, providers: Sequence[str], rbac: bool) -> None:
+    """Idempotent. CRDs and rights are brought to our version; providers that are there stay as they are.
+
+    `providers` names folders of `manifests`: local, demo, remote, cluster.
+    """
     for name in (SYSTEM_NAMESPACE, namespace):
         kube.create_if_absent({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     definitions = list(crds())
@@ -31,7 +34,7 @@ def bootstrap(kube: Kube, *, namespace: str, demo: bool, rbac: bool) -> None:
             kube.apply(body)
     for definition in definitions:
         _wait_established(kube, definition)
-    for folder in ("providers", *(["demo"] if demo else [])):
+    for folder in providers:
         for body in documents(_MANIFESTS / folder):
             kube.create_if_absent(body)
 

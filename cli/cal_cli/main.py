@@ -33,6 +33,7 @@ def cli() -> None:
 @click.option("--relay-port", type=PORT, default=3000, show_default=True)
 @click.option("--detach", is_flag=True, help="Return once all is ready; `calctl down` stops it.")
 @click.option("--demo", is_flag=True, help="Register a made-up GPU market as well.")
+@click.option("--offline", is_flag=True, help="Register no provider outside this machine.")
 @click.option("--tour", is_flag=True, help="Deploy a small language model and ask it something.")
 @click.option("--context", help="Use the cluster of this kubeconfig context; no control plane of our own.")
 @click.option("--namespace", default="default", show_default=True, help="Where the api creates objects.")
@@ -43,13 +44,14 @@ def up(
     relay_port: int,
     detach: bool,
     demo: bool,
+    offline: bool,
     tour: bool,
     context: str | None,
     namespace: str,
     in_background: bool,
 ) -> None:
     """Start etcd, kube-apiserver, operator, api and relay on this machine."""
-    request = starting.Request(state, api_port, relay_port, demo, context, namespace)
+    request = starting.Request(state, api_port, relay_port, demo, offline, context, namespace)
     if not detach:
         result = _Result()
         starting.up(request, lambda settings, stop: None if in_background else _ready(settings, stop, tour, result))

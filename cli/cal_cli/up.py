@@ -39,8 +39,15 @@ class Request:
     api_port: int
     relay_port: int
     demo: bool
+    offline: bool
     context: str | None
     namespace: str
+
+    @property
+    def providers(self) -> list[str]:
+        """Which folders of providers are registered."""
+        wanted = {"local": True, "demo": self.demo, "remote": not self.offline, "cluster": bool(self.context)}
+        return [folder for folder, registered in wanted.items() if registered]
 
 
 def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]) -> None:
@@ -94,7 +101,8 @@ class _Run:
         kubeconfigs = self._foreign(binaries["kubectl"]) if self._request.context else self._own(binaries)
         say("applying CRDs, access rights and providers")
         kube = Kube(self._kubeconfig_path())
-        bootstrap(kube, namespace=self._settings.namespace, demo=self._settings.demo, rbac=self._plane is not None)
+        own = self._plane is not None
+        bootstrap(kube, namespace=self._settings.namespace, providers=self._request.providers, rbac=own)
         say("starting operator, api and relay")
         started = members(self._settings, kubeconfigs, self._lifeline)
         for member in started:

@@ -1,0 +1,190 @@
+"""Everyday commands against a running system: what a person types, and what they read."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.timeout(200)
+Calctl = Any
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+@pytest.fixture(scope="module")
+def pool(system: Calctl) -> str:
+    made = system(
+        "create", "pool", "rtx", "--provider", "demo", "--owner", "ann", "--max-cost", "2.5", "--strategy", "cheapest"
+    )
+    found = re.search(UUID, made.stdout)
+    assert found
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def llama(system: Calctl, pool: str) -> str:
+    made = system("deploy", "llama", "--pool", "rtx", "--gpus", "1", "--image", "x", "--wait", "--timeout", "60")
+    assert re.search(r"\d s {2}RUNNING", made.stderr), "--wait shows states and time"
+    found = re.search(UUID, made.stdout)
+    assert found
+    return found[0]
+
+
+def test_tables_for_people(system: Calctl, pool: str, llama: str) -> None:
+    assert re.search(r"^demo +on_prem", system("get", "providers").stdout, re.MULTILINE)
+    assert re.search(r"^demo .*nvidia-rtx-4090", system("get", "offers").stdout, re.MULTILINE)
+    assert re.search(rf"^rtx +demo +ACTIVE .*{pool}", system("get", "pools").stdout, re.MULTILINE)
+    assert re.search(rf"^llama +RUNNING .*{llama}", system("get", "deployments").stdout, re.MULTILINE)
+    assert re.search(r"^llama-\S+ +demo +ready +1/1", system("get", "nodes").stdout, re.MULTILINE)
+
+
+def test_an_owner_sees_their_own(system: Calctl, pool: str) -> None:
+    assert pool in system("get", "pools", "--owner", "ann").stdout
+    assert system("get", "pools", "--owner", "ben").stdout == "no pools\n"
+
+
+def test_wide_has_more_columns(system: Calctl, pool: str) -> None:
+    assert "OWNER" not in system("get", "pools").stdout
+    assert "OWNER" in system("get", "pools", "-o", "wide").stdout
+
+
+def test_json_for_programs(system: Calctl, pool: str, llama: str) -> None:
+    listed = json.loads(system("get", "deployments", "-o", "json").stdout)
+    assert llama in [item["deployment_id"] for item in listed]
+    one = json.loads(system("get", "deployments", "llama", "-o", "json").stdout)
+    assert (one["deployment_id"], one["state"]) == (llama, "RUNNING")
+
+
+@pytest.mark.parametrize("kind", ["providers", "pools", "deployments", "nodes"])
+def test_yaml_is_the_resource_behind(system: Calctl, llama: str, kind: str) -> None:
+    body = yaml.safe_load(system("get", kind, "-o", "yaml").stdout)
+    assert body["kind"] == "List"
+    assert body["items"]
+    assert all(item["apiVersion"] == "calayer.dev/v1alpha1" and "spec" in item for item in body["items"])
+
+
+def test_yaml_of_one_can_be_applied_again(system: Calctl, llama: str) -> None:
+    text = system("get", "deployments", llama, "-o", "yaml").stdout
+    assert yaml.safe_load(text)["metadata"]["uid"] == llama
+    system("kubectl", "apply", "--dry-run=server", "-f", "-", stdin=text)
+
+
+def test_names_and_ids_mean_the_same(system: Calctl, llama: str) -> None:
+    resource = yaml.safe_load(system("get", "deployments", llama, "-o", "yaml").stdout)["metadata"]["name"]
+    answers = {system("get", "deployments", name, "-o", "json").stdout for name in (llama, "llama", resource)}
+    assert len(answers) == 1
+
+
+def test_logs_and_their_tail(system: Calctl, llama: str) -> None:
+    lines = system("logs", "llama").stdout.splitlines()
+    assert len(lines) > 1
+    assert system("logs", "llama", "--tail", "1").stdout.splitlines() == lines[-1:]
+
+
+def test_followed_logs_begin_with_history(system: Calctl, llama: str) -> None:
+    history = system("logs", "llama").stdout.splitlines()
+    following = subprocess.Popen(
+        [*system.argv, "logs", "-f", "llama"], env=system.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    seen = [following.stdout.readline().strip() for _ in history]
+    following.terminate()
+    following.communicate()
+    assert seen == history
+
+
+def test_why_it_waits_and_what_was_refused(system: Calctl, pool: str) -> None:
+    waiting = system(
+        "deploy", "huge", "--pool", pool, "--gpus", "8", "--image", "x", "--wait", "--timeout", "2", check=False
+    )
+    assert waiting.returncode == 1
+    assert "still PENDING" in waiting.stderr
+    told = system("explain", "huge").stdout
+    assert "is PENDING" in told
+    assert re.search(r"^a100\S+ +AbovePriceCap +costs 9.20 USD/h", told, re.MULTILINE)
+    assert re.search(r"^Ready +False +NoOffer", told, re.MULTILINE)
+
+
+def test_terminate_one_then_all_of_an_owner(system: Calctl, pool: str, eventually: Callable[..., Any]) -> None:
+    for name in ("one", "two", "three"):
+        system("deploy", name, "--pool", pool, "--gpus", "1", "--image", "x", "--owner", "ann")
+    assert "terminat" in system("terminate", "one").stdout
+
+    def states() -> dict[str, str]:
+        listed = json.loads(system("get", "deployments", "-o", "json").stdout)
+        return {item["model_name"]: item["state"] for item in listed}
+
+    eventually(lambda: states()["one"] == "TERMINATED", timeout=60, interval=0.5)
+    assert states()["two"] != "TERMINATED"
+    ended = system("terminate", "--all", "--owner", "ann").stdout
+    assert len(ended.splitlines()) >= 2
+    eventually(lambda: set(states().values()) == {"TERMINATED"}, timeout=60, interval=0.5)
+    assert system("terminate", "--all", "--owner", "ben").stdout == "ben has nothing to terminate\n"
+
+
+def test_another_api_by_flag_and_by_environment(system: Calctl, new_calctl: Callable[[], Calctl], pool: str) -> None:
+    elsewhere = new_calctl()
+    assert "demo" in elsewhere("get", "providers", "--api", system.api_url).stdout
+    elsewhere.env["CAL_API_URL"] = system.api_url
+    assert pool in elsewhere("get", "pools", "--owner", "ann").stdout
+    refused = elsewhere("get", "pools", "--owner", "ann", "-o", "yaml", check=False)
+    assert refused.returncode == 1
+    assert "needs a kubeconfig" in refused.stderr
+    shown = elsewhere(
+        "get", "pools", "rtx", "--owner", "ann", "-o", "yaml", "--kubeconfig", str(system.state / "kubeconfig")
+    )
+    assert yaml.safe_load(shown.stdout)["metadata"]["uid"] == pool
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        pytest.param(["create", "pool", "rtx", "--provider", "demo", "--owner", "ann"], 1, "already exists", id="409"),
+        pytest.param(["create", "pool", "p", "--provider", "nope"], 1, "No adapter registered", id="unknown provider"),
+        pytest.param(["create", "pool", "p"], 2, "--provider", id="no provider"),
+        pytest.param(
+            ["create", "pool", "p", "--provider", "demo", "--max-cost", "-1"], 1, "max_cost_per_hour", id="-1"
+        ),
+        pytest.param(["create", "pool", "p", "--provider", "demo", "--strategy", "x"], 1, "best_fit", id="strategy"),
+        pytest.param(["deploy", "m", "--pool", "none"], 1, "no pool 'none'", id="unknown pool"),
+        pytest.param(["deploy", "m", "--pool", "rtx", "--replicas", "-1"], 2, "--replicas", id="replicas"),
+        pytest.param(["deploy", "m", "--pool", "rtx", "--env", "NOVALUE"], 1, "NAME=VALUE", id="env"),
+        pytest.param(["get", "things"], 2, "things", id="unknown kind"),
+        pytest.param(["get", "pools", "none"], 1, "no pool 'none'", id="unknown pool name"),
+        pytest.param(["logs", "none"], 1, "no deployment 'none'", id="logs of nothing"),
+        pytest.param(["explain", "none"], 1, "no deployment 'none'", id="explain nothing"),
+        pytest.param(["terminate"], 2, "--all", id="terminate what"),
+        pytest.param(["terminate", "--all"], 2, "--owner", id="terminate whose"),
+        pytest.param(["get", "providers", "--api", "x"], 1, "not an http", id="no URL"),
+        pytest.param(["get", "providers", "--api", "http://127.0.0.1:1"], 1, "no answer", id="nobody there"),
+    ],
+)
+def test_bad_input_is_one_clear_line(system: Calctl, pool: str, arguments: list[str], code: int, words: str) -> None:
+    result = system(*arguments, check=False)
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_ambiguous_name_lists_the_ids(system: Calctl, pool: str) -> None:
+    for _ in range(2):
+        system("deploy", "twin", "--pool", pool, "--gpus", "1", "--image", "x")
+    result = system("explain", "twin", check=False)
+    assert result.returncode == 1
+    assert len(re.findall(UUID, result.stderr)) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(system: Calctl, shell: str) -> None:
+    assert "_CALCTL_COMPLETE" in system("completion", shell).stdout
+
+
+def test_kubectl_takes_its_own_flags(system: Calctl) -> None:
+    assert "ComputeProvider" in system("kubectl", "get", "cprov", "demo", "-o", "yaml").stdout
+    assert "kubectl controls" in system("kubectl", "--help").stdout
+    assert system("kubectl", "get", "nothing", check=False).returncode == 1
