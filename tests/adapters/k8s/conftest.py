@@ -185,21 +185,28 @@ def request_for(site: Site) -> Callable[..., LaunchRequest]:
     return make
 
 
-@pytest.fixture
-def limited(site: Site) -> Callable[[list[dict[str, Any]]], str]:
+class Limited:
     """limited(rules): a kubeconfig, as text, of a new service account that may do just that, everywhere."""
 
-    def make(rules: list[dict[str, Any]]) -> str:
-        name = f"{site.region}-{next(_counter)}"
-        site.kubectl("create", "serviceaccount", name, "-n", site.namespace)
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
-        site.kubectl("create", "-f", "-", stdin=json.dumps(role | {"rules": rules}))
-        account = f"--serviceaccount={site.namespace}:{name}"
-        site.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
-        token = site.kubectl("create", "token", name, "-n", site.namespace).stdout.strip()
-        return kubeconfig_with(site.kubeconfig, token)
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
-    return make
+    def __call__(self, rules: list[dict[str, Any]]) -> str:
+        return kubeconfig_with(self._site.kubeconfig, self.token(rules))
+
+    def token(self, rules: list[dict[str, Any]]) -> str:
+        """Its token alone."""
+        name, namespace, kubectl = f"{self._site.region}-{next(_counter)}", self._site.namespace, self._site.kubectl
+        kubectl("create", "serviceaccount", name, "-n", namespace)
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+        kubectl("create", "-f", "-", stdin=json.dumps(role | {"rules": rules}))
+        kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", f"--serviceaccount={namespace}:{name}")
+        return str(kubectl("create", "token", name, "-n", namespace).stdout.strip())
+
+
+@pytest.fixture
+def limited(site: Site) -> Limited:
+    return Limited(site)
 
 
 def kubeconfig_with(path: Path, token: str) -> str:
