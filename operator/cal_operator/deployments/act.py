@@ -51,6 +51,8 @@ async def carry_out(world: World, view: DeploymentView, plan: Plan) -> Waiting |
         await world.delete(NODE, node)
     for note in plan.notes:
         await world.events.say(view.deployment, DEPLOYMENT.name, "Replacing", note, warning=True)
+    if view.pool is None and view.pool_problem is not None and plan.wanted:
+        return _blocked(*view.pool_problem).waiting
     if not plan.create:
         return None
     try:
