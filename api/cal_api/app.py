@@ -20,9 +20,11 @@ from cal_api.edge import Edge
 from cal_api.metrics import Metrics
 from cal_api.operation import Operation
 from cal_api.settings import Settings
-from cal_crds.cluster import Cluster
+from cal_crds.cluster import Cluster, ClusterError
 
 _LOG = logging.getLogger(__name__)
+#: How long the shutdown waits for the last digest, in seconds.
+_LAST_WORDS = 3.0
 #: In the order in which they are tried: what is polled most comes first.
 OPERATIONS: tuple[Operation, ...] = (
     *deployments.OPERATIONS,
@@ -35,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def create_app(settings: Settings, failed: Callable[[], None] | None = None) -> Starlette:
     """A fresh application. `failed` is called if a watch ends by a fault of ours: the process had better start again."""
     metrics = Metrics()
-    metrics.name_routes({op.handler: op.public_path for op in OPERATIONS})
+    metrics.name_routes({op.handler.__name__: op.public_path for op in OPERATIONS})
     return Starlette(
         routes=_routes(metrics),
         middleware=[Middleware(Edge, metrics=metrics)],
@@ -109,3 +111,9 @@ async def _stop(port: Backend, tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        async with asyncio.timeout(_LAST_WORDS):
+            # Else every restart would look to the operator like beats that were missed.
+            await port.beats.write(port.cluster)
+    except (ClusterError, TimeoutError) as error:
+        _LOG.warning("the last beats were not written: %s", error)

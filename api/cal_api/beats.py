@@ -53,13 +53,17 @@ class Beats:
             await asyncio.sleep(every)
 
     async def exchange(self, cluster: Cluster, alive: Callable[[str], bool], changed: Callable[[str], None]) -> None:
-        """One round."""
+        """One round. Reads first: a former self's digest is taken over, not overwritten."""
+        await self._read(cluster, alive, changed)
         for gone in [uid for uid in self._own if not alive(uid)]:
             del self._own[gone]
+        await self.write(cluster)
+
+    async def write(self, cluster: Cluster) -> None:
+        """The digests of this replica, where they have changed."""
         for number, shard in enumerate(self._shards()):
             if self._written.get(number) != shard:
                 await self._write(cluster, number, shard)
-        await self._read(cluster, alive, changed)
 
     def _shards(self) -> Iterator[dict[str, datetime]]:
         beats = sorted(self._own.items())
@@ -79,9 +83,11 @@ class Beats:
         listing = await cluster.list(self._path, labelSelector=f"{LABEL_CONTENT}={heartbeats.CONTENT}")
         known: dict[str, datetime] = {}
         for item in listing["items"]:
-            beats = _parsed(item)
+            beats, ours = _parsed(item), item["metadata"]["name"].startswith(f"{self._name}-")
             for uid, time in beats.items():
                 known[uid] = max(time, known.get(uid, time))
+                if ours:
+                    self._own.setdefault(uid, time)
             if not beats or max(beats.values()) < self._now() - _FORGET:
                 await self._forget(cluster, item["metadata"]["name"])
         news = [uid for uid, time in known.items() if time > (self.last(uid) or _NEVER) and alive(uid)]
@@ -93,7 +99,7 @@ class Beats:
         """Drop a digest that says nothing any more; if it is ours, the next round writes it again."""
         with suppress(NotFound):
             await cluster.delete(f"{self._path}/{name}")
-        if name.startswith(self._name):
+        if name.startswith(f"{self._name}-"):
             self._written.clear()
 
     @property

@@ -59,6 +59,8 @@ def parse(body: Mapping[str, Any], model: type[M]) -> M:
 
 def decode(raw: bytes) -> dict[str, Any]:
     """A JSON object, checked. Numbers with a point are Decimals."""
+    if not raw:
+        raise BadRequest("body: is empty; must be a JSON object")
     try:
         body = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -76,8 +76,7 @@ async def start(request: Request) -> Response:
         raise Unprocessable(f"Deployment is {state}; only {_TERMINAL} ones can be started")
     if not entry.object.spec.external:
         _check_usable(port.store.pool_of(entry.object))
-    now = rfc3339(port.now().astimezone(UTC))
-    change = {"spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": now}}
+    change = {"spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": _restart(port, entry)}}
     changed = await port.writer.change(port.store.deployments, entry, change)
     return _outcome(changed.entry, changed.headers)
 
@@ -121,6 +120,12 @@ def _check_usable(pool: Entry[ComputePool] | None) -> None:
     state = views.pool_state(pool.object)
     if state != PoolState.ACTIVE:
         raise Conflict(f"Pool {pool.uid} is {state}; nothing can be deployed there")
+
+
+def _restart(port: Backend, entry: Entry[ModelDeployment]) -> str:
+    """A moment that was not there before: the field counts whole seconds, and the same value again would start nothing."""
+    before = entry.object.spec.restarted_at
+    return rfc3339(max(port.now(), before + timedelta(seconds=1)) if before else port.now())
 
 
 async def _create(port: Backend, namespace: str, plan: deploying.Plan) -> Entry[ModelDeployment]:

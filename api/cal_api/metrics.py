@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -29,16 +31,18 @@ class Metrics:
             "cal_api_watch_lists", "Lists made by the watch since the start.", ("kind",), registry=self.registry
         )
         # Label look-ups are the dear part of the client library: their results are kept.
-        self._children: dict[tuple[str, Any, int], tuple[Any, Any]] = {}
-        self._names: dict[Any, str] = {}
+        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+        self._names: Mapping[str, str] = {}
 
-    def name_routes(self, names: dict[Any, str]) -> None:
-        """Handler -> the path that its requests are counted under."""
+    def name_routes(self, names: Mapping[str, str]) -> None:
+        """Name of a handler -> the path that its requests are counted under."""
         self._names = names
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """One request answered. Unknown routes share one name: anybody can make up paths."""
-        key = scope["method"], scope.get("endpoint"), status
+        # What isn't a handler (a mount whose routes don't match) has no name, and may not be hashable.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        key = method, getattr(scope.get("endpoint"), "__name__", ""), status
         children = self._children.get(key)
         if children is None:
             children = self._children[key] = self._child(*key)
@@ -48,7 +52,6 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-    def _child(self, method: str, endpoint: Any, status: int) -> tuple[Any, Any]:
-        route = self._names.get(endpoint, "other")
-        known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS") else "other"
-        return self._requests.labels(known, route, str(status)), self._seconds.labels(route)
+    def _child(self, method: str, handler: str, status: int) -> tuple[Any, Any]:
+        route = self._names.get(handler, "other")
+        return self._requests.labels(method, route, str(status)), self._seconds.labels(route)

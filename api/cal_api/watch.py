@@ -42,6 +42,10 @@ class Watch:
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
                 self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
+    def rewind(self, version: str) -> None:
+        """Go on from that version at the next turn; "" lists again."""
+        self._version = version
+
     async def _turn(self) -> None:
         """List if need be, then follow until the server ends the watch or falls silent."""
         if not self._version:

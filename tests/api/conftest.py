@@ -213,7 +213,7 @@ class World:
         self.set_status(DEPLOYMENT, deployment, state=state, **status)
         eventually(lambda: self.state(deployment) == state)
 
-    def node(self, deployment: str, instance: str | None, **status: Any) -> str:
+    def node(self, deployment: str, job: str | None, **status: Any) -> str:
         """A node of a deployment, as the operator records it; its id."""
         owner = self.resource(DEPLOYMENT, deployment)
         pool = owner["spec"]["poolRef"]
@@ -232,7 +232,7 @@ class World:
         body = {"apiVersion": API_VERSION, "kind": NODE.name, "metadata": {"name": name}, "spec": spec}
         made = self.call("create", NODE.path(owner["metadata"]["namespace"]), body)
         uid = str(made["metadata"]["uid"])
-        told = {"instance": {"handle": instance, "id": instance, "pricePerHour": "0.5"}} if instance else {}
+        told = {"instance": {"handle": job, "id": job, "pricePerHour": "0.5"}} if job else {}
         self.set_status(NODE, uid, **{"state": "ready", **told, **status})
         return uid
 
