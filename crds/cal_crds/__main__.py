@@ -1,6 +1,7 @@
 """`python -m cal_crds [crds|docs]`: writes the CRD files and docs/resources.md, or one of them.
 
 With `--check` it writes nothing and compares instead: exit 1, with the names of stale files, on a difference.
+`python -m cal_crds print | kubectl apply --server-side -f -` brings the CRDs to a cluster.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from cal_crds import crd, docs
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done or current, 1 stale (only with --check)."""
     parser = argparse.ArgumentParser(prog="python -m cal_crds", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("crds", "docs"), help="only these (default: both)")
+    parser.add_argument(
+        "what", nargs="?", choices=("crds", "docs", "print"), help="only these (default: crds and docs)"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; say which files are stale")
     options = parser.parse_args(arguments)
+    if options.what == "print":
+        print("---\n".join(crd.files().values()), end="")
+        return 0
     wanted = _wanted(options.what)
     return _check(wanted) if options.check else _write(wanted)
 

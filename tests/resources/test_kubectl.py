@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cal_crds import crd
+from cal_crds.__main__ import main
 from cal_crds.cluster import Cluster
 from cal_crds.meta import API_VERSION, DEPLOYMENT, KINDS, POOL, Kind
 
@@ -159,6 +160,12 @@ def test_a_field_that_nobody_knows_is_refused_by_name(kubectl: Kubectl, namespac
     refused = kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(body), check=False)
     assert refused.returncode != 0
     assert 'unknown field "spec.maxCostPerHuor"' in refused.stderr
+
+
+def test_what_is_printed_can_be_applied(kubectl: Kubectl, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["print"]) == 0
+    applied = kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=capsys.readouterr().out).stdout
+    assert applied.count("serverside-applied") == len(KINDS)
 
 
 def test_defaults_are_written_out(kubectl: Kubectl, namespace: str) -> None:
