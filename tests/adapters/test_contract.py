@@ -24,6 +24,8 @@ from cal_adapters.contract import (
     ConfirmsIds,
     FollowsLogs,
     Instance,
+    LaunchesInSteps,
+    LaunchRequest,
     Mark,
     Observation,
     Readiness,
@@ -34,6 +36,7 @@ from cal_adapters.errors import (
     AdapterError,
     CredentialsRefused,
     InstanceNotFound,
+    NoCapacity,
     NothingBought,
     OutcomeUnknown,
     PriceAboveCap,
@@ -73,13 +76,21 @@ async def until(world: World, check: Callable[[], Awaitable[T]]) -> T:
 
 async def launched(world: World, adapter: Adapter, mark: Mark | None = None, **changes: Any) -> Instance:
     """An instance that runs and, as far as the adapter can tell, may answer."""
-    instance = await adapter.launch(await world.request(mark or new_mark(), **changes))
-    await until(world, lambda: _serving(adapter, instance.handle))
+    request = await world.request(mark or new_mark(), **changes)
+    instance = await adapter.launch(request)
+    await until(world, lambda: _serving(adapter, instance.handle, request))
     return instance
 
 
-async def _serving(adapter: Adapter, handle: str) -> Observation | None:
-    seen = await adapter.observe(handle)
+async def _look(adapter: Adapter, handle: str, request: LaunchRequest) -> Observation:
+    """As the operator looks at what has not run yet: an adapter that launches in steps is given the chance to take the next one."""
+    if isinstance(adapter, LaunchesInSteps):
+        return await adapter.advance(handle, request)
+    return await adapter.observe(handle)
+
+
+async def _serving(adapter: Adapter, handle: str, request: LaunchRequest) -> Observation | None:
+    seen = await _look(adapter, handle, request)
     assert seen.state in (State.STARTING, State.RUNNING), f"{seen.state}: {seen.message}"
     return seen if seen.state is State.RUNNING and seen.readiness is not Readiness.NO else None
 
@@ -169,10 +180,11 @@ async def test_a_launch_names_the_account_that_check_names(world: World, adapter
 async def test_launching_twice_yields_the_first_instance(world: World, adapter: Adapter) -> None:
     needs(world, Power.REPEATED_LAUNCH)
     mark = new_mark()
-    first = await adapter.launch(await world.request(mark))
+    request = await world.request(mark)
+    first = await adapter.launch(request)
     second = await adapter.launch(await world.request(mark))
     assert first.handle == second.handle
-    await until(world, lambda: _serving(adapter, first.handle))
+    await until(world, lambda: _serving(adapter, first.handle, request))
     assert await ours(world) == [mark]
 
 
@@ -186,7 +198,7 @@ async def test_launching_at_once_from_several_places_yields_one_instance(world: 
         for other in others:
             await other.close()
     assert len({instance.handle for instance in instances}) == 1
-    await until(world, lambda: _serving(adapter, instances[0].handle))
+    await until(world, lambda: _serving(adapter, instances[0].handle, request))
     assert await ours(world) == [request.mark]
 
 
@@ -220,7 +232,7 @@ async def test_a_cancelled_launch_leaves_at_most_one_instance_which_is_found(
     await _settle(world, adapter)
     found = await adapter.find(request.mark)
     again = found[0] if found else await adapter.launch(request)
-    await until(world, lambda: _serving(adapter, again.handle))
+    await until(world, lambda: _serving(adapter, again.handle, request))
     assert await ours(world) == [request.mark]
 
 
@@ -255,14 +267,18 @@ async def _is_not_bought(world: World, adapter: Adapter, request: Any) -> None:
     except PriceAboveCap:
         pass
     else:
-        seen = await until(world, lambda: _ended_without_running(adapter, instance.handle))
+        seen = await until(world, lambda: _ended_without_running(adapter, instance.handle, request))
         assert seen is not None and seen.message
         await gone(world, adapter, instance.handle)
     assert await ours(world) == []
 
 
-async def _ended_without_running(adapter: Adapter, handle: str) -> Observation | None:
-    seen = await adapter.observe(handle)
+async def _ended_without_running(adapter: Adapter, handle: str, request: LaunchRequest) -> Observation | None:
+    try:
+        seen = await _look(adapter, handle, request)
+    except (NoCapacity, PriceAboveCap):
+        seen = await adapter.observe(handle)
+        assert seen.state is State.FAILED
     assert seen.state is not State.RUNNING, "it runs above its cap"
     return seen if seen.state in ENDED_STATES else None
 

@@ -1,9 +1,9 @@
 """Akash: a market where providers bid for deployments, through the Console API and its managed wallet.
 
 An *instance* is a deployment with one group. Akash sells in steps: a deployment opens an order, providers bid on it for some seconds,
-the owner takes a bid, which makes the *lease* that bills, and hands the provider the manifest. `launch` opens the deployment; the later
-steps are taken by `advance` (or by `observe` in the process that launched), each of them idempotent and harmless when raced: one order
-has one lease, and on a closed deployment nothing can be leased. So *gone* is: the deployment is closed.
+the owner takes a bid, which makes the *lease* that bills, and hands the provider the manifest. `launch` opens the deployment; `advance`
+takes the later steps, each of them idempotent and harmless when raced: one order has one lease, and on a closed deployment nothing can be
+leased. So *gone* is: the deployment is closed.
 API: https://akash.network/docs/api-documentation/console-api/ (v1).
 """
 
@@ -125,13 +125,10 @@ class AkashAdapter:
         order = order_of(request)
         async with self._locks.setdefault(request.mark, asyncio.Lock()):
             known = await self._adopted(request.mark)
-            if known is not None:
-                self._orders.setdefault(known.handle, order)
             return known or await self._bought(request, order)
 
     async def observe(self, handle: str) -> Observation:
-        """Takes the next step only in the process that launched, which knows the order; otherwise it only looks."""
-        step = await self._look(handle, self._orders.get(handle))
+        step = await self._look(handle, None)
         return step if isinstance(step, Observation) else Observation(State.FAILED, step.message)
 
     async def advance(self, handle: str, request: LaunchRequest) -> Observation:

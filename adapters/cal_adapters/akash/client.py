@@ -44,7 +44,7 @@ _READ: Final = httpx.Timeout(20.0, connect=3.0, pool=3.0)
 #: Shorter than a launch may take as a whole (`Traits.launch_timeout_seconds`).
 _CREATE: Final = httpx.Timeout(6.5, connect=2.0, pool=1.0)
 #: Creating a lease waits for a block and then hands over the manifest, with retries.
-_LEASE: Final = httpx.Timeout(30.0, connect=3.0, pool=3.0)
+_LEASE: Final = httpx.Timeout(30.0, connect=2.0, pool=2.0)
 #: Answers of gateways that never asked the Console.
 _PASSING: Final = frozenset({502, 503, 504})
 _PAGE: Final = 1000

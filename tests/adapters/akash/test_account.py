@@ -269,9 +269,10 @@ async def test_the_providers_clock_counts_not_ours(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
     world.akash.state.offset = -86400.0
-    instance = await launched(adapter, new_request)
-    assert "collecting bids" in (await adapter.observe(instance.handle)).message
+    request = await new_request()
+    instance = await adapter.launch(request)
+    assert "collecting bids" in (await adapter.advance(instance.handle, request)).message
     await world.advance(21)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     assert (await adapter.observe(instance.handle)).price_per_hour is not None
     assert await adapter.stop(instance.handle) is Stop.GONE

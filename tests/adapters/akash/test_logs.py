@@ -26,9 +26,10 @@ _LEASE = LeaseId(dseq="1795410420788", gseq=1, oseq=1, provider="akash1" + "q" *
 
 
 async def running(world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest) -> Instance:
-    instance: Instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance: Instance = await adapter.launch(request)
     await world.advance(21)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     await world.advance(4)
     return instance
 

@@ -34,13 +34,14 @@ async def bought(adapter: AkashAdapter, request: LaunchRequest, world: AkashWorl
     """Launched, and observed after the bids had their time."""
     instance = await adapter.launch(request)
     await world.advance(21)
-    return instance, await adapter.observe(instance.handle)
+    return instance, await adapter.advance(instance.handle, request)
 
 
 async def test_the_cheapest_bid_is_taken_though_it_came_last_and_one_that_keeps_its_machine_comes_before_one_that_does_not(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    _, seen = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    _, seen = await bought(adapter, request, world)
     lease = only(world).lease
     assert lease is not None
     assert lease.bid.provider.name == "cheap"
@@ -50,9 +51,10 @@ async def test_the_cheapest_bid_is_taken_though_it_came_last_and_one_that_keeps_
 async def test_no_bid_is_looked_at_before_bids_had_their_time(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     await world.advance(18)
-    seen = await adapter.observe(instance.handle)
+    seen = await adapter.advance(instance.handle, request)
     assert seen.state is State.STARTING
     assert "collecting bids until" in seen.message
     assert only(world).lease is None
@@ -68,12 +70,19 @@ async def test_a_new_process_goes_on_with_the_request_alone(
     await world.advance(21)
     successor = make()
     assert isinstance(successor, LaunchesInSteps)
-    assert (await successor.observe(instance.handle)).state is State.STARTING
-    assert only(world).lease is None, "to observe isn't to buy"
+    assert only(world).lease is None
     assert (await successor.advance(instance.handle, request)).state is State.STARTING
     assert only(world).lease is not None
     await world.advance(4)
     assert (await successor.advance(instance.handle, request)).state is State.RUNNING
+
+
+async def test_to_observe_is_not_to_buy(world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest) -> None:
+    instance = await adapter.launch(await new_request())
+    for seconds in (0, 21, 100):
+        await world.advance(seconds)
+        assert (await adapter.observe(instance.handle)).state is State.STARTING
+    assert only(world).lease is None and only(world).closed is None
 
 
 async def test_steps_that_race_make_one_lease(world: AkashWorld, make: Make, new_request: NewRequest) -> None:
@@ -91,32 +100,34 @@ async def test_steps_that_race_make_one_lease(world: AkashWorld, make: Make, new
 async def test_a_lost_answer_to_the_lease_is_found_out_by_the_next_look(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     await world.advance(21)
     world.akash.plan.faults.append(Fault("createLeases", "cut_after"))
     with pytest.raises(OutcomeUnknown):
-        await adapter.observe(instance.handle)
+        await adapter.advance(instance.handle, request)
     assert only(world).lease is not None
     await world.advance(4)
-    assert (await adapter.observe(instance.handle)).state is State.RUNNING
+    assert (await adapter.advance(instance.handle, request)).state is State.RUNNING
 
 
 async def test_a_provider_that_missed_the_manifest_is_handed_it_again_but_not_at_every_look(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance, _ = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    instance, _ = await bought(adapter, request, world)
     lease = only(world).lease
     assert lease is not None
     lease.handed = None
     for _ in range(3):
-        seen = await adapter.observe(instance.handle)
+        seen = await adapter.advance(instance.handle, request)
         assert seen.state is State.STARTING
     assert lease.handed is None, "it was handed over a moment ago"
     await world.advance(31)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     assert lease.handed is not None
     await world.advance(4)
-    assert (await adapter.observe(instance.handle)).state is State.RUNNING
+    assert (await adapter.advance(instance.handle, request)).state is State.RUNNING
 
 
 async def test_without_an_acceptable_bid_it_is_closed_says_why_and_the_deposit_comes_back(
@@ -127,11 +138,10 @@ async def test_without_an_acceptable_bid_it_is_closed_says_why_and_the_deposit_c
     instance = await adapter.launch(request)
     assert world.akash.state.accounts[0].credits < credit
     await world.advance(21)
-    assert "no acceptable bid yet: no bids" in (await adapter.observe(instance.handle)).message
+    assert "no acceptable bid yet: no bids" in (await adapter.advance(instance.handle, request)).message
     await world.advance(40)
-    seen = await adapter.observe(instance.handle)
-    assert seen.state is State.FAILED
-    assert "no acceptable bid within 60 s: no bids" in seen.message
+    with pytest.raises(NoCapacity, match="no acceptable bid within 60 s: no bids"):
+        await adapter.advance(instance.handle, request)
     assert only(world).closed is not None
     assert world.akash.state.accounts[0].credits == credit
     with pytest.raises(NoCapacity):
@@ -152,7 +162,7 @@ async def test_bids_above_the_cap_are_refused_even_where_the_order_lets_them_thr
         gpu = {"units": 1, "model": "rtx4090", "ram": "24Gi", "interface": "pcie"}
         item.extra.append(Bid(Bidder(f"b{usd[0]}", 0, Decimal(1)), Decimal(usd), amount, item.made, gpu))
     await world.advance(21)
-    assert "above the cap of 0.3" in (await adapter.observe(instance.handle)).message
+    assert "above the cap of 0.3" in (await adapter.advance(instance.handle, request)).message
     await world.advance(40)
     with pytest.raises(PriceAboveCap):
         await adapter.advance(instance.handle, request)
@@ -173,21 +183,23 @@ async def test_bids_above_the_cap_are_refused_even_where_the_order_lets_them_thr
 async def test_a_cheap_bid_with_other_gpus_is_passed_over(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest, gpu: dict[str, Any]
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     item = only(world)
     item.extra.append(Bid(Bidder("bargain", 0, Decimal(1)), Decimal("0.01"), Decimal(17), item.made, gpu))
     await world.advance(21)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     assert item.lease is not None and item.lease.bid.provider.name == "cheap"
 
 
 async def test_a_bid_in_a_coin_whose_worth_is_unknown_is_passed_over(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     only(world).denom = "ibc/170C677610AC31DF0904FFE09CD3B5C657492170E7E52372E48756B71E56F2F1"
     await world.advance(21)
-    assert "whose worth isn't known" in (await adapter.observe(instance.handle)).message
+    assert "whose worth isn't known" in (await adapter.advance(instance.handle, request)).message
     assert only(world).lease is None
 
 
@@ -207,12 +219,13 @@ async def test_a_hash_that_is_not_ours_is_closed_and_never_leased(
 async def test_while_the_console_answers_without_the_chain_nothing_is_leased_or_closed(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     await world.advance(21)
     world.akash.plan.faults.append(Fault("getDeployment", "unchained"))
-    assert "can't be verified" in (await adapter.observe(instance.handle)).message
+    assert "can't be verified" in (await adapter.advance(instance.handle, request)).message
     assert only(world).lease is None and only(world).closed is None
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     assert only(world).lease is not None
 
 
@@ -229,13 +242,14 @@ async def test_after_a_stop_a_late_step_buys_nothing(world: AkashWorld, make: Ma
 async def test_a_bid_that_is_gone_when_it_is_taken_leads_to_another_look_not_to_an_error(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     await world.advance(21)
     message = "Cannot create lease: The selected bid is no longer open. Please refresh and select an available bid."
     world.akash.plan.faults.append(Fault("createLeases", "status", status=400, message=message))
-    seen = await adapter.observe(instance.handle)
+    seen = await adapter.advance(instance.handle, request)
     assert seen.state is State.STARTING and "no longer open" in seen.message
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     assert only(world).lease is not None
 
 
@@ -245,7 +259,8 @@ async def test_an_account_that_pays_in_akt_is_capped_in_dollars(
     world.akash.state.accounts[0].denom = "uakt"
     world.akash.state.akt = Decimal("0.25")
     adapter = make()
-    _, seen = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    _, seen = await bought(adapter, request, world)
     item = only(world)
     assert item.denom == "uakt"
     assert item.highest == (Decimal("0.8") * 1_000_000 / 600 / Decimal("0.25")).quantize(
@@ -266,7 +281,8 @@ async def test_an_account_that_does_not_tell_its_coin_pays_in_the_configured_one
 async def test_without_a_cap_the_price_is_still_bounded(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    _, seen = await bought(adapter, await new_request(max_price_per_hour=None), world)
+    request = await new_request(max_price_per_hour=None)
+    _, seen = await bought(adapter, request, world)
     assert only(world).highest == Decimal("2666.666666")
     assert seen.price_per_hour is not None and seen.price_per_hour < Decimal("0.5")
 
@@ -330,7 +346,7 @@ async def test_ports_become_addresses(world: AkashWorld, adapter: AkashAdapter, 
     workload = Workload(image="x", ports=ports, resources=Resources(cpu="500m", memory="1Gi"))
     instance, _ = await bought(adapter, replace(request, workload=workload), world)
     await world.advance(4)
-    seen = await adapter.observe(instance.handle)
+    seen = await adapter.advance(instance.handle, request)
     assert seen.endpoint == "tcp://cheap.provider.invalid:30022"
     assert seen.node_address is not None and seen.node_address.startswith("akash1cheap")
 
@@ -342,22 +358,23 @@ async def test_a_websocket_port_is_told_as_one(
     workload = Workload(image="x", ports=[Port(name="live", port=9000, protocol=PortProtocol.WEBSOCKET)])
     instance, _ = await bought(adapter, replace(request, workload=workload), world)
     await world.advance(4)
-    assert (await adapter.observe(instance.handle)).endpoint == world.url.replace("http", "ws")
+    assert (await adapter.advance(instance.handle, request)).endpoint == world.url.replace("http", "ws")
 
 
 async def test_a_reclaimed_lease_runs_on_with_a_notice_and_is_lost_when_it_is_down(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance, _ = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    instance, _ = await bought(adapter, request, world)
     await world.advance(4)
     lease = only(world).lease
     assert lease is not None
     lease.reclaimed = world.akash.state.now() + 3600
-    seen = await adapter.observe(instance.handle)
+    seen = await adapter.advance(instance.handle, request)
     assert seen.state is State.RUNNING
     assert "takes its machine back" in seen.message and "decommission" in seen.message
     lease.up = False
-    assert (await adapter.observe(instance.handle)).state is State.LOST
+    assert (await adapter.advance(instance.handle, request)).state is State.LOST
     assert await adapter.stop(instance.handle) is Stop.GONE
 
 
@@ -373,11 +390,12 @@ async def test_a_reclaimed_lease_runs_on_with_a_notice_and_is_lost_when_it_is_do
 async def test_how_a_lease_ended_is_told(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest, reason: str | None, state: State
 ) -> None:
-    instance, _ = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    instance, _ = await bought(adapter, request, world)
     lease = only(world).lease
     assert lease is not None
     lease.ended, lease.reason = world.akash.state.now(), reason
-    seen = await adapter.observe(instance.handle)
+    seen = await adapter.advance(instance.handle, request)
     assert seen.state is state
     assert (reason or "closed") in seen.message
 
@@ -385,9 +403,10 @@ async def test_how_a_lease_ended_is_told(
 async def test_a_provider_that_falls_silent_later_makes_it_unknown_not_lost(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance, _ = await bought(adapter, await new_request(), world)
+    request = await new_request()
+    instance, _ = await bought(adapter, request, world)
     await world.advance(4)
-    assert (await adapter.observe(instance.handle)).state is State.RUNNING
+    assert (await adapter.advance(instance.handle, request)).state is State.RUNNING
     lease = only(world).lease
     assert lease is not None
     lease.seen = False
@@ -400,7 +419,8 @@ async def test_a_provider_that_falls_silent_later_makes_it_unknown_not_lost(
 async def test_a_stop_that_the_chain_does_not_take_yet_is_stopping(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     world.akash.plan.faults.append(
         Fault("closeDeployment", "status", status=400, message="Deployment escrow cannot be settled yet")
     )
@@ -411,7 +431,8 @@ async def test_a_stop_that_the_chain_does_not_take_yet_is_stopping(
 async def test_a_node_that_lags_behind_the_creation_proves_nothing(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     world.akash.plan.faults.append(Fault("getDeployment", "stale", seconds=20))
     assert await adapter.stop(instance.handle) is Stop.STOPPING
     assert only(world).closed is None
@@ -421,7 +442,8 @@ async def test_a_node_that_lags_behind_the_creation_proves_nothing(
 async def test_a_node_that_lags_behind_the_end_proves_nothing(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
-    instance = await adapter.launch(await new_request())
+    request = await new_request()
+    instance = await adapter.launch(request)
     await world.advance(30)
     world.akash.plan.faults += [Fault("getDeployment", "stale", times=2, seconds=20)]
     assert await adapter.stop(instance.handle) is Stop.STOPPING

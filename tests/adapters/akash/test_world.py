@@ -111,9 +111,10 @@ def test_it_runs_as_a_program_and_ends_when_it_is_told(free_port: int, eventuall
 
 @pytest.mark.anyio
 async def test_it_bills_from_the_lease_to_the_end_and_tells_so(world: AkashWorld, adapter: AkashAdapter) -> None:
-    instance = await adapter.launch(await world.request(Mark("0a1b2c3d4e", "billedbilled")))
+    request = await world.request(Mark("0a1b2c3d4e", "billedbilled"))
+    instance = await adapter.launch(request)
     await world.advance(100)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     await world.advance(3600)
     assert (await adapter.observe(instance.handle)).state is State.RUNNING
     async with httpx.AsyncClient(base_url=world.url, trust_env=False) as client:
@@ -131,9 +132,10 @@ async def test_it_bills_from_the_lease_to_the_end_and_tells_so(world: AkashWorld
 async def test_its_gateways_want_a_token_that_is_theirs_fits_and_is_young(
     world: AkashWorld, adapter: AkashAdapter
 ) -> None:
-    instance = await adapter.launch(await world.request(Mark("0a1b2c3d4e", "loggedlogged")))
+    request = await world.request(Mark("0a1b2c3d4e", "loggedlogged"))
+    instance = await adapter.launch(request)
     await world.advance(21)
-    await adapter.observe(instance.handle)
+    await adapter.advance(instance.handle, request)
     await world.advance(4)
     cheap, fast, now = address("cheap"), address("fast"), int(world.akash.state.now())
     lease = LeaseId(dseq=instance.id, gseq=1, oseq=1, provider=cheap)
