@@ -49,7 +49,7 @@ TRAITS: Final = Traits(
         adapter_type="on_prem",
         supports=[Support.LOG_STREAMING, Support.MULTI_GPU, Support.DIRECT_PROVISIONING, Support.READINESS_POLL],
         readiness_timeout_seconds=600,
-        polling_interval_seconds=20,
+        polling_interval_seconds=10,
         features=["native_k8s", "pod_based"],
         pool_type="cluster",
         provider_pool_id_pattern=translate.POOL_ID,
@@ -57,8 +57,10 @@ TRAITS: Final = Traits(
     ),
     settle_seconds=2.0,
     launch_timeout_seconds=10.0,
-    concurrency=16,
-    calls_per_second=50.0,
+    observe_seconds=10.0,
+    offers_seconds=15.0,
+    concurrency=32,
+    calls_per_second=200.0,
     needs_credentials=False,
 )
 #: A launch gives up by itself shortly before the operator would.

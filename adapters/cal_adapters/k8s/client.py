@@ -186,7 +186,8 @@ class Client:
         """The last lines; raises `wire.ClusterError` as it comes, since only the caller knows what a refusal means here."""
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/log"
         raw = await self._cluster.request_raw("GET", path, query={"container": container, "tailLines": str(tail)})
-        return raw.decode(errors="replace").splitlines()
+        lines = raw.decode(errors="replace").split("\n")  # not splitlines(): a log line may hold other breaks
+        return [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
 
     def follow(self, namespace: str, name: str, container: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The log's lines as they come, each with its time in front; raises `wire.ClusterError` like `log`."""

@@ -65,9 +65,10 @@ async def test_a_followed_log_goes_on_over_a_restart_of_the_kubelet(
     pod = str(bought.mark)
     for number in range(5):
         await kubelet.say(pod, f"line {number}")
-    assert await adapter.logs(bought.handle, 2) == ["line 3", "line 4"]
+    await kubelet.say(pod, "50 %\r100 %\u2028done\r")
+    assert await adapter.logs(bought.handle, 2) == ["line 4", "50 %\r100 %\u2028done"]
     async with aclosing(adapter.follow(bought.handle, 3)) as lines:
-        assert await heard(lines, 3) == ["line 2", "line 3", "line 4"]
+        assert await heard(lines, 3) == ["line 3", "line 4", "50 %\r100 %\u2028done"]
         await kubelet.say(pod, "line 5")
         assert await heard(lines, 1) == ["line 5"]
         await kubelet.cut()
