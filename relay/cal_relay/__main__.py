@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -90,10 +91,17 @@ def _log_to_stderr() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _allow_many_connections() -> None:
+    """The usual soft limit of 1,024 open files is less than the clients that we take."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> int:
     """Parse, then serve until a signal; the exit code."""
     settings = parse(sys.argv[1:], os.environ)
     _log_to_stderr()
+    _allow_many_connections()
     return asyncio.run(_serve(settings))
 
 

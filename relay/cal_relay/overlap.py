@@ -10,50 +10,53 @@ HISTORY = 1000
 
 
 class Known:
-    """The last lines of a log that were passed on."""
+    """The last lines of a log that were passed on; only their hashes, since lines may be long and logs many."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=HISTORY)
+        self._hashes: deque[int] = deque(maxlen=HISTORY)
         #: Whether these lines begin with the first one that was ever logged.
         self._whole = True
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._hashes)
 
     def add(self, line: str) -> None:
         """A line that follows the others."""
-        self._whole = self._whole and len(self._lines) < HISTORY
-        self._lines.append(line)
+        self._whole = self._whole and len(self._hashes) < HISTORY
+        self._hashes.append(hash(line))
 
     def new(self, read: Sequence[str]) -> Sequence[str] | None:
         """The lines of a reading of the log's end that come after the known ones; None if the two don't meet.
 
         A reading of fewer than HISTORY lines is the whole log.
         """
-        if not self._lines:
-            self._whole = len(read) < HISTORY
+        whole = len(read) < HISTORY
+        if not self._hashes:
+            self._whole = whole
             return read
-        return _after(list(self._lines), read, whole=self._whole and len(read) < HISTORY)
+        end = _end_of(list(self._hashes), list(map(hash, read)), whole=self._whole and whole)
+        return None if end is None else read[end:]
 
     def covers(self, read: Sequence[str]) -> bool:
         """Whether a reading that may be older ends within the known lines."""
-        return bool(self._lines) and _after(read, list(self._lines), whole=False) is not None
+        return bool(self._hashes) and _end_of(list(map(hash, read)), list(self._hashes), whole=False) is not None
 
     def broken(self) -> None:
         """What is added next doesn't follow directly."""
         self._whole = False
 
 
-def _after(known: Sequence[str], read: Sequence[str], *, whole: bool) -> Sequence[str] | None:
-    """`whole`: both begin with the first line of the log, so that nothing has to be guessed.
+def _end_of(known: Sequence[int], read: Sequence[int], *, whole: bool) -> int | None:
+    """How many lines of `read` are known, if both are pieces of one log and `read` ends later. `whole`: both begin with its first
+    line, so that nothing has to be guessed.
 
     Else the two are laid so that fewest lines are new: of lines that repeat for longer than a reading, some may be taken for known
     ones, but none comes twice.
     """
     if not known or (whole and read[: len(known)] == known):
-        return read[len(known) :]
+        return len(known)
     for end in range(len(read), 0, -1):
         common = min(end, len(known))
         if all(read[end - i] == known[-i] for i in range(1, common + 1)):
-            return read[end:]
+            return end
     return None

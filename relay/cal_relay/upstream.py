@@ -38,6 +38,8 @@ _ENDS = 3
 #: After so many lines without a pause the clients get their turn, or a burst would run over them.
 _TURN = 64
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+#: However long a provider asks to be left alone. Seconds.
+_LONGEST_WAIT = 300.0
 
 
 class Source(Protocol):
@@ -105,6 +107,10 @@ class Upstream:
             await self._read(node, node.handle)
         except InstanceNotFound:
             _log.info("provider %s has forgotten the instance of node %s", node.provider, node.name)
+        except AdapterError:
+            # What ended is in the archive, whether or not its provider still answers.
+            if not self._node().over or not await self._shared.archives.of_node(node):
+                raise
         return await self._after_stream()
 
     async def _read(self, node: NodeRecord, handle: str) -> None:
@@ -188,8 +194,8 @@ class Upstream:
             return Last(text, failed=True)
         self._shared.metrics.interruptions.labels(node.provider).inc()
         self._hub.notice(f"{text}; trying again")
-        asked = error.retry_after if isinstance(error, AdapterError) else None
-        await self._wait(max(asked or 0.0, self._delay * random.uniform(0.75, 1.25)))
+        asked = (isinstance(error, AdapterError) and error.retry_after) or 0.0
+        await self._wait(max(min(asked, _LONGEST_WAIT), self._delay * random.uniform(0.75, 1.25)))
         self._delay = min(self._delay * 2, _LONGEST_DELAY)
         return None
 

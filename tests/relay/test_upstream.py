@@ -218,3 +218,13 @@ async def test_the_last_client_to_leave_ends_the_reading(cluster: Any, market: A
     assert ended.is_set()
     async with hubs.join(node) as third:
         assert third is not first
+
+
+async def test_what_ended_is_in_the_archive_though_its_provider_fails(read: Any, eventually_async: Any) -> None:
+    bench = await read(Followed(faults=[OutcomeUnknown("the gateway is down")] * 1000))
+    await eventually_async(lambda: _now(bench.notices))
+    await bench.node.keep(["kept"])
+    ended = {"cause": "Completed", "message": "", "exitCode": 0, "time": "2026-01-01T00:00:00Z"}
+    await bench.node.status(ended=ended)
+    await eventually_async(lambda: _now(bench.hub.last))
+    assert bench.lines == ["kept"] and not bench.hub.last.failed
