@@ -10,7 +10,7 @@ REST under /api as the provider's OpenAPI document says (both directions are che
     POST faults [{match, kind, ...}] (see nosana_faults.py), DELETE faults
     POST account {key, owner?, assigned?, fresh?}; revoke {key}; market {slug, usd_reward_per_hour?, machines?}
     POST job {name | deployment, do: end | lose | expire | vanish | say, exit_code?, line?}
-    POST deployment {name | deployment, status?, relist?, delete?}; crowd {key, names}; hosts {drop?, down?, frame?}
+    POST deployment {name | deployment, status?, relist?, delete?}; crowd {key, names, started?, age?}; hosts {drop?, down?, frame?}
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Nosana:
     def _checked(self, operation: Operation, status: int, answer: Any) -> Response:
         problems = self.contract.answer_problems(operation, status, answer)
         # The provider's document forgets these for some operations; it gives them all the same.
-        if problems and status not in (400, 401):
+        if problems and status not in (400, 401, 404):
             self.violations.append(f"answer {operation} {status}: {problems[0]}")
         return Response(status_code=status) if answer is None else JSONResponse(answer, status)
 

@@ -156,7 +156,7 @@ class _Admin:
         return {}
 
     def crowd(self, body: Any) -> Any:
-        """Many deployments at once, started, in the first market; of the account of `key`."""
+        """Many deployments at once in the first market, of the account of `key`: started, or `age` seconds old."""
         account = self._provider.account_of(body["key"])
         assert account
         market = next(iter(self._provider.markets.values()))
@@ -165,7 +165,9 @@ class _Admin:
         for name in body["names"]:
             parts = {"name": name, "market": market.address, "replicas": 1, "timeout": 60, "strategy": "SIMPLE-EXTEND"}
             made = self._provider.create(account.owner, {**parts, "job_definition": definition})
-            self._provider.start(made)
+            made.created -= float(body.get("age", 0))
+            if body.get("started", True):
+                self._provider.start(made)
         return {}
 
     def _find(self, body: Any) -> Deployment:

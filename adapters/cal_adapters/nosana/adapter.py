@@ -5,8 +5,8 @@ run on one host. An instance is a deployment with one replica: its name is the m
 job that runs just now. The strategy is SIMPLE-EXTEND: Nosana extends the job until the deployment is stopped.
 
 Making a deployment leaves a DRAFT, which costs nothing; starting it is the purchase. So a launch first makes its DRAFT, then looks
-whether another launch with this mark was earlier, and starts only the oldest: two launches at once buy one instance. A launch that was
-cut off in between is finished by `observe`, within the price cap that the definition carries.
+whether another launch with this mark was earlier, and starts only one of them, the same for all: two launches at once buy one instance. A launch that was
+cut off in between is finished by `advance`.
 
 Proven gone: ARCHIVED without a queued or running job, or unknown to the account that bought it. From every other state a deployment
 can be started again, by itself (INSUFFICIENT_FUNDS) or by a late call.
@@ -23,6 +23,7 @@ from typing import Final
 from cal_adapters.contract import (
     Account,
     Context,
+    Credentials,
     Instance,
     LaunchRequest,
     Mark,
@@ -86,7 +87,12 @@ class Nosana:
 
     def __init__(self, context: Context) -> None:
         settings = context.settings.nosana or NosanaSettings()
-        self._client = Client(context.settings.endpoint or ENDPOINT, _api_key(context))
+        try:
+            key, lack = _api_key(context.credentials), ""
+        except CredentialsRefused as error:
+            # What Nosana publishes can be had all the same.
+            key, lack = None, error.message
+        self._client = Client(context.settings.endpoint or ENDPOINT, key, lack)
         self._node_url = settings.node_url
         self._installation = context.installation
         self._timeout = translate.Minutes(settings.job_timeout_minutes)
@@ -169,11 +175,8 @@ class Nosana:
     async def _draft(self, request: LaunchRequest, body: dict[str, object]) -> Deployment:
         """The mark's deployment: an earlier one, or a new DRAFT."""
         earlier = await self._named(request.mark)
-        if earlier and not any(map(translate.may_bill, earlier)):
-            # A call that comes late, after the instance was stopped, must not buy it again.
-            raise Refused(f"{request.mark} was bought before and is gone")
         if earlier:
-            return next(filter(translate.may_bill, earlier))
+            return _chosen(earlier)
         secrets = [value.value for value in request.env if value.secret] + [login.password for login in request.logins]
         made = await self._client.create(body, secrets)
         if made.name != str(request.mark):
@@ -182,7 +185,7 @@ class Nosana:
             together = await self._named(request.mark)
         except NothingBought as error:
             raise OutcomeUnknown(f"deployment {made.id} was made, then: {error.message}") from error
-        return min([*together, made], key=lambda item: (item.created_at, item.id))
+        return _chosen([*together, made])
 
     async def _start(self, deployment: Deployment) -> None:
         """Starts a DRAFT. Errors that say "nothing bought" are true here: a DRAFT costs nothing, and a next launch finds it."""
@@ -198,8 +201,6 @@ class Nosana:
 
     async def observe(self, handle: str) -> Observation:
         deployment = await self._deployment(handle)
-        if deployment.status == "DRAFT" and deployment.replicas > 0:
-            return await self._finish_launch(deployment)
         job = states.current_job(await self._client.jobs(deployment.id))
         detail = await self._client.job(deployment.id, job.job) if job and job.state != "QUEUED" else None
         trouble = ""
@@ -208,18 +209,22 @@ class Nosana:
             trouble = events[0].message if events else ""
         return states.observation(deployment, job, detail, trouble, self._client.now())
 
-    async def _finish_launch(self, draft: Deployment) -> Observation:
-        """Starts what a launch made and then, cut off, didn't start. Only one deployment of a mark is started: the oldest."""
-        oldest = (await self._named(translate.mark_of(draft)))[0]
-        if oldest.id != draft.id:
-            return Observation(State.TERMINATED, f"Nosana: deployment DRAFT: {oldest.id} was bought in its place")
-        definition = await self._client.definition(draft.id)
-        try:
-            await self._price(draft.market, translate.cap_of(definition))
-        except (PriceAboveCap, Refused) as error:
-            return Observation(State.FAILED, f"Nosana: deployment DRAFT: never started: {error.message}")
+    async def advance(self, handle: str, request: LaunchRequest) -> Observation:
+        """Starts the DRAFT that a launch made and then, cut off, didn't start: if it is the mark's chosen one, and within the cap."""
+        deployment = await self._deployment(handle)
+        if deployment.status == "DRAFT" and deployment.replicas > 0:
+            try:
+                await self._finish_launch(deployment, request)
+            except (PriceAboveCap, Refused) as error:
+                return Observation(State.FAILED, f"Nosana: deployment DRAFT: never started: {error.message}")
+        return await self.observe(handle)
+
+    async def _finish_launch(self, draft: Deployment, request: LaunchRequest) -> None:
+        chosen = _chosen([*await self._named(request.mark), draft])
+        if chosen.id != draft.id:
+            raise Refused(f"{chosen.id} was bought in its place")
+        await self._price(draft.market, request.max_price_per_hour)
         await self._start(draft)
-        return Observation(State.STARTING, "Nosana: deployment DRAFT: it is being started", id=draft.id)
 
     async def confirm(self, handle: str, instance_id: str) -> bool:
         """Jobs of a deployment come and go; each of them is this instance."""
@@ -258,6 +263,8 @@ class Nosana:
         try:
             return await self._stop(deployment)
         except WrongState:
+            if deployment.status not in states.STATUSES:
+                raise
             # It moved on between our look and our call; the next look tells where to.
             return Stop.STOPPING
 
@@ -314,10 +321,21 @@ def create(context: Context) -> Nosana:
     return Nosana(context)
 
 
-def _api_key(context: Context) -> str | None:
-    if context.credentials is None:
-        return None
-    key = context.credentials.data.get("apiKey", "").strip()
+def _chosen(found: Sequence[Deployment]) -> Deployment:
+    """The one deployment of a mark that is, or may be, started. Refused if it was started once and is gone."""
+    # One that was started comes first: an older DRAFT may have become visible only after it.
+    chosen = min(found, key=lambda item: (item.status == "DRAFT", item.created_at, item.id))
+    if not translate.may_bill(chosen):
+        # A call that comes late, after the instance was stopped, must not buy it again.
+        raise Refused(f"{chosen.name} was bought before and is gone")
+    return chosen
+
+
+def _api_key(credentials: Credentials | None) -> str:
+    """The key of a credential. CredentialsRefused if there is none, or none that can be sent."""
+    if credentials is None:
+        raise CredentialsRefused("no API key is configured for Nosana")
+    key = credentials.data.get("apiKey", "").strip()
     if not key or not key.isascii() or not key.isprintable():
-        raise CredentialsRefused(f"credential {context.credentials.name!r} has no usable `apiKey`")
+        raise CredentialsRefused(f"credential {credentials.name!r} has no usable `apiKey`")
     return key

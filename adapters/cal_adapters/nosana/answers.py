@@ -188,24 +188,6 @@ class EventPage(Answer):
     events: list[Event]
 
 
-class JobDefinition(Answer):
-    """What a deployment's jobs run. Ours carries what a launch must not forget."""
-
-    meta: dict[str, Any] = Field(default_factory=dict)
-
-
-class Revision(Answer):
-    """A version of a deployment's job definition."""
-
-    job_definition: JobDefinition
-
-
-class RevisionPage(Answer):
-    """A page of `GET /api/deployments/{id}/revisions`."""
-
-    revisions: list[Revision] = Field(min_length=1)
-
-
 class Header(Answer):
     """`GET /api/deployments/{id}/header`."""
 

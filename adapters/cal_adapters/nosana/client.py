@@ -27,12 +27,10 @@ from cal_adapters.nosana.answers import (
     EventPage,
     Header,
     Job,
-    JobDefinition,
     JobDetail,
     JobPage,
     Market,
     ReplicaChange,
-    RevisionPage,
     StatusChange,
     Stopped,
     Vault,
@@ -54,11 +52,12 @@ T = TypeVar("T")
 
 
 class Client:
-    """One account's connection. `api_key` None: only what the provider publishes can be asked."""
+    """One account's connection. `api_key` None: only what the provider publishes can be asked, and `lack` says why."""
 
-    def __init__(self, base_url: str, api_key: str | None) -> None:
+    def __init__(self, base_url: str, api_key: str | None, lack: str = "no API key") -> None:
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._secrets = (api_key,) if api_key else ()
+        self._lack = lack
         self._http = httpx.AsyncClient(
             base_url=base_url.rstrip("/"), headers=headers, timeout=TIMEOUT, follow_redirects=False, trust_env=False
         )
@@ -167,12 +166,6 @@ class Client:
         page = await self._read(path, EventPage, params={"limit": "10", "sort_order": "desc"})
         return page.events
 
-    async def definition(self, deployment: str) -> JobDefinition:
-        """The job definition of the newest revision; we never make a second one."""
-        path = f"/api/deployments/{_segment(deployment)}/revisions"
-        page = await self._read(path, RevisionPage, params={"limit": "10", "sort_order": "desc"})
-        return page.revisions[0].job_definition
-
     async def header(self, deployment: str) -> str:
         """What a host wants to see before it shows the deployment's logs. A secret."""
         path = f"/api/deployments/{_segment(deployment)}/header"
@@ -217,20 +210,22 @@ class Client:
         deployment), or that nothing is there to be changed, is no proof.
         """
         if not (public or self._secrets):
-            raise CredentialsRefused("no API key is configured for Nosana")
+            raise CredentialsRefused(self._lack)
         what = f"{method} {path}"
         try:
             response = await self._http.request(method, path, params=params, json=body)
         # ValueError: what httpx itself can't put on the wire (a URL, a header); InvalidURL and CookieConflict have no common base.
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict, ValueError) as error:
             raise from_exception(what, error) from error
-        self._note_clock(response)
+        if response.status_code < 500:
+            self._note_clock(response)
         if response.status_code >= 300:
             fault = from_response(what, response, (*self._secrets, *secrets))
             raise OutcomeUnknown(fault.message) if isinstance(fault, InstanceNotFound) and not named else fault
         return _parse(what, response, kind)
 
     def _note_clock(self, response: httpx.Response) -> None:
+        # Server errors come from whatever stands in front of the provider, with its own clock.
         try:
             told = parsedate_to_datetime(response.headers["Date"])
         except (KeyError, ValueError):

@@ -36,10 +36,7 @@ def current_job(jobs: Sequence[Job]) -> Job | None:
 def observation(
     deployment: Deployment, job: Job | None, detail: JobDetail | None, trouble: str, now: datetime
 ) -> Observation:
-    """What a deployment does, other than a DRAFT that is to be started.
-
-    `trouble` is the provider's last event; `now` is the provider's time.
-    """
+    """What a deployment does. `trouble` is the provider's last event; `now` is the provider's time."""
     state, message = _state(deployment, job, detail, trouble, now)
     node = detail.node if detail and detail.node not in ("", NOBODY) else None
     return Observation(
@@ -68,7 +65,7 @@ def _state(
     if status not in STATUSES or (job and job.state not in _JOB_STATES):
         return State.UNKNOWN, said + (f", job {job.state}" if job else "")
     if status == "DRAFT":
-        return State.TERMINATED, f"{said}: it is being taken back"
+        return _draft(deployment, said)
     if job is None:
         return _without_job(deployment, said, trouble)
     said += f", job {job.state}"
@@ -81,6 +78,12 @@ def _state(
     if job.state == "RUNNING":
         return State.RUNNING, said
     return State.STARTING, f"{said}: waits for a machine of market {deployment.market}"
+
+
+def _draft(deployment: Deployment, said: str) -> tuple[State, str]:
+    if deployment.replicas == 0:
+        return State.TERMINATED, f"{said}: it is being taken back"
+    return State.STARTING, f"{said}: it is made, but not started"
 
 
 def _without_job(deployment: Deployment, said: str, trouble: str) -> tuple[State, str]:

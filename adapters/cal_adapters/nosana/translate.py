@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NewType
 
 from cal_adapters.contract import Instance, LaunchRequest, Mark, RegistryLogin
 from cal_adapters.errors import Refused
-from cal_adapters.nosana.answers import Deployment, JobDefinition, Market
+from cal_adapters.nosana.answers import Deployment, Market
 from cal_crds.gpus import normalise
 from cal_crds.money import render
 from cal_crds.node import Offer, OfferAttribute
@@ -27,8 +27,6 @@ Minutes = NewType("Minutes", int)
 OPERATION: Final = "main"
 #: SIMPLE ends with its first job's timeout; this one is extended by Nosana until it is stopped.
 STRATEGY: Final = "SIMPLE-EXTEND"
-#: Where the definition keeps the launch's price cap, US dollars per hour.
-_CAP: Final = "max_price_per_hour"
 _HANDLE: Final = re.compile(r"([0-9A-Za-z]{1,64})/([0-9A-Za-z]{1,64})/([0-9]{1,11})")
 #: What a host replaces in strings of a job definition, or takes for an instruction in a list.
 _TEMPLATE: Final = re.compile(r"%%(ops|globals?)\.|^__(spread__|remove-if-empty__)$")
@@ -67,14 +65,6 @@ def instance_of(deployment: Deployment, price: Decimal | None = None) -> Instanc
         account=deployment.owner,
         price_per_hour=price,
     )
-
-
-def mark_of(deployment: Deployment) -> Mark:
-    """The mark of one of ours. Refused for another."""
-    mark = Mark.read(deployment.name)
-    if mark is None:
-        raise Refused(f"deployment {deployment.id} is not ours")
-    return mark
 
 
 def may_bill(deployment: Deployment) -> bool:
@@ -173,21 +163,7 @@ def job_definition(request: LaunchRequest) -> dict[str, Any]:
     arguments |= {name: value for name, value in optional.items() if value}
     _refuse_templates(arguments, "workload")
     operation = {"type": "container/run", "id": OPERATION, "args": arguments}
-    meta = {"trigger": "api"}
-    if request.max_price_per_hour is not None:
-        meta[_CAP] = f"{request.max_price_per_hour:f}"
-    return {"version": "0.1", "type": "container", "meta": meta, "ops": [operation]}
-
-
-def cap_of(definition: JobDefinition) -> Decimal | None:
-    """The price cap of the launch that made it; None: no cap. Refused if it can't be read."""
-    told = definition.meta.get(_CAP)
-    if told is None:
-        return None
-    try:
-        return Decimal(str(told))
-    except InvalidOperation as error:
-        raise Refused(f"its price cap {told!r} can't be read") from error
+    return {"version": "0.1", "type": "container", "meta": {"trigger": "api"}, "ops": [operation]}
 
 
 def _expose(port: Port, probe: Probe | None) -> dict[str, Any]:
