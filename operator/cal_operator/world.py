@@ -55,6 +55,7 @@ class World:
     #: Of pools and providers: what concerns those who use them.
     _concern: dict[str, str] = field(default_factory=dict)
     _critical: set[asyncio.Task[Any]] = field(default_factory=set)
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def term_start(self) -> datetime:
@@ -184,18 +185,20 @@ class World:
         return await asyncio.shield(task)
 
     def background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Like `whole`, without waiting for it."""
+        """Carry `work` out beside the rest. It ends with the process: the sweep of the next one takes it up again."""
         task = asyncio.create_task(work, name=name)
-        self._critical.add(task)
+        self._background.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._critical.discard(task)
+        self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed: %s", task.get_name(), error)
 
     async def finish(self, timeout: float) -> bool:
         """Wait for what must not be split. False if something is still under way after `timeout` seconds."""
+        for task in self._background:
+            task.cancel()
         if not self._critical:
             return True
         _, late = await asyncio.wait(self._critical, timeout=timeout)

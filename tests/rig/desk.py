@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 #: Short times, so that no test waits long for what takes a minute in earnest.
 QUICK = (
+    "--beat-timeout-seconds=4",
     "--sweep-seconds=0.5",
     "--orphan-grace-seconds=1",
     "--offer-cooldown-seconds=1",
