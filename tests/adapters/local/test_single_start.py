@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from worlds.contract_local import LocalWorld
 from worlds.contract_world import INSTALLATION
 
 from cal_adapters.contract import Mark, Observation, Readiness, State, Stop
-from cal_adapters.local import kernel, translate
+from cal_adapters.local import kernel, shim, translate
 from cal_adapters.local.adapter import LocalAdapter
+from cal_adapters.local.home import Home
 from cal_adapters.local.machine import Machine
 from cal_adapters.local.store import Store
 from cal_crds.names import new_token
@@ -110,6 +112,30 @@ async def test_a_stop_before_the_shim_has_its_lock_wins(here: LocalWorld, local:
     assert list(await here.billing()) == []
 
 
+async def test_the_shim_itself_starts_nothing_that_is_over_or_taken(
+    here: LocalWorld, local: LocalAdapter, mark: Mark, launched: Callable[..., Awaitable[Any]], gone: Callable[..., Any]
+) -> None:
+    """The last line of defence, also against a caller that looked before somebody else stopped it."""
+    instance = await launched(mark)
+    folder = here.state_dir / "local" / "instances" / str(mark)
+    assert await asyncio.to_thread(run_shim, folder) == shim.LOCKED
+    await gone(instance.handle)
+    assert await asyncio.to_thread(run_shim, folder) == shim.OVER
+    (folder / "stopped").unlink()
+    assert await asyncio.to_thread(run_shim, folder) == shim.OVER, "it has ended"
+    (folder / "record.json").unlink()
+    Home(folder).entomb()
+    assert await asyncio.to_thread(run_shim, folder) == shim.OVER, "it was stopped"
+    assert list(await here.billing()) == []
+
+
+def run_shim(folder: Path) -> int:
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [sys.executable, "-m", "cal_adapters.local.shim", str(folder)], env=environment, check=False
+    ).returncode
+
+
 async def test_a_killed_shim_takes_its_command_along_and_is_told_as_lost(
     here: LocalWorld, local: LocalAdapter, mark: Mark, launched: Callable[..., Awaitable[Any]], reach: Reach
 ) -> None:
@@ -132,6 +158,7 @@ async def test_what_outlives_a_killed_shim_is_ended_by_the_stop(
     here.order(mark, "spawn", "")
     eventually(lambda: len(kernel.bearing("CAL_MARK", str(mark))) == 2)
     await here.lose(mark)
+    Home(here.state_dir / "local" / "instances" / str(mark)).entomb()
     assert [found.handle for found in await local.find(mark)] == [instance.handle], "its grandchild still runs"
     await gone(instance.handle)
     assert kernel.bearing("CAL_MARK", str(mark)) == []
