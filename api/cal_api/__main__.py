@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import uvicorn
+import yaml
 from kubernetes.aio.config import ConfigException
 from starlette.types import ASGIApp
 
 from cal_api.app import create_app
 from cal_api.settings import Settings
+from cal_crds.cluster import Cluster
 
 _LOG = logging.getLogger("cal_api")
 
@@ -119,23 +121,31 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
 
 
 async def _serve(arguments: Arguments) -> int:
+    try:
+        cluster = await Cluster.connect(arguments.settings.kubeconfig)
+    except (ConfigException, OSError, yaml.YAMLError) as error:
+        _LOG.error("no access to a cluster: %s", error)
+        return 1
+    async with cluster:
+        try:
+            listener = listen(arguments.host, arguments.port)
+        except OSError as error:
+            _LOG.error("can't listen on %s port %d: %s", arguments.host, arguments.port, error.strerror)
+            return 1
+        with listener:
+            return await _answer(cluster, listener, arguments.settings)
+
+
+async def _answer(cluster: Cluster, listener: socket.socket, settings: Settings) -> int:
     broken: list[bool] = []
 
     def failed() -> None:
         broken.append(True)
         server.should_exit = True
 
-    try:
-        listener = listen(arguments.host, arguments.port)
-    except OSError as error:
-        _LOG.error("can't listen on %s port %d: %s", arguments.host, arguments.port, error.strerror)
-        return 1
-    server = _Server(configuration(create_app(arguments.settings, failed)))
+    server = _Server(configuration(create_app(cluster, settings, failed)))
     _LOG.info("listening on %s port %d", *listener.getsockname()[:2])
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        listener.close()
+    await server.serve(sockets=[listener])
     return 1 if broken else 0
 
 
@@ -173,11 +183,7 @@ def main() -> int:
     """Parse, then serve until a signal; the exit code."""
     arguments = parse(sys.argv[1:], os.environ)
     _log_to_stderr()
-    try:
-        return asyncio.run(_serve(arguments))
-    except ConfigException as error:
-        _LOG.error("no access to a cluster: %s", error)
-        return 1
+    return asyncio.run(_serve(arguments))
 
 
 if __name__ == "__main__":

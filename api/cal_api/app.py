@@ -34,15 +34,15 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def create_app(settings: Settings, failed: Callable[[], None] | None = None) -> Starlette:
-    """A fresh application. `failed` is called if a watch ends by a fault of ours: the process had better start again."""
+def create_app(cluster: Cluster, settings: Settings, failed: Callable[[], None] | None = None) -> Starlette:
+    """A fresh application; `cluster` stays the caller's to close. `failed` is called if a watch ends by a fault of ours: the process had better start again."""
     metrics = Metrics()
     metrics.name_routes({op.handler.__name__: op.public_path for op in OPERATIONS})
     return Starlette(
         routes=_routes(metrics),
         middleware=[Middleware(Edge, metrics=metrics)],
         exception_handlers=errors.HANDLERS,
-        lifespan=_lifespan(settings, failed or (lambda: None)),
+        lifespan=_lifespan(cluster, settings, failed or (lambda: None)),
     )
 
 
@@ -63,15 +63,11 @@ def _version() -> str:
 _Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 
-def _lifespan(settings: Settings, failed: Callable[[], None]) -> _Lifespan:
+def _lifespan(cluster: Cluster, settings: Settings, failed: Callable[[], None]) -> _Lifespan:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-        timeout = httpx.Timeout(20.0, connect=3.0)
         # trust_env: a proxy of the environment has no business with the relay beside us
-        async with (
-            await Cluster.connect(settings.kubeconfig) as cluster,
-            httpx.AsyncClient(timeout=timeout, trust_env=False) as relay,
-        ):
+        async with httpx.AsyncClient(timeout=httpx.Timeout(20.0, connect=3.0), trust_env=False) as relay:
             port = Backend(settings, cluster, relay)
             tasks = [_task(job, failed) for job in _jobs(port)]
             try:

@@ -31,7 +31,7 @@ class CreatePool(Request):
     """POST /createpool."""
 
     pool_name: Annotated[Name, Field(description="Unique per owner.")]
-    owner_type: Annotated[OwnerWord, Field(description="user or organization.")] = "user"
+    owner_type: Annotated[OwnerWord, Field(description="user or organization.", validate_default=True)] = "user"
     owner_id: Annotated[Name, Field(description="Any characters but control characters.")]
     provider: Annotated[Name, Field(description="A registered provider; see /inventory/providers.")]
     allowed_gpu_types: Annotated[Words, Field(description="Empty: any.")] = []

@@ -74,12 +74,13 @@ async def test_many_misses_share_few_lists(cluster: Cluster, namespace: str) -> 
 
 
 @pytest.mark.anyio
-async def test_who_comes_while_a_list_runs_waits_for_the_next(cluster: Cluster, namespace: str) -> None:
+async def test_who_comes_while_a_list_runs_waits_for_the_next(
+    cluster: Cluster, namespace: str, eventually_async: Any
+) -> None:
     store = _store()
     lookup = Lookup(cluster, store, store.pools, per_second=100)
     first = asyncio.create_task(lookup.find(str(uuid4())))
-    while lookup.lists == 0:
-        await asyncio.sleep(0)
+    await eventually_async(lambda: asyncio.sleep(0, lookup.lists == 1), interval=0)
     # The list is under way: an object that is made only now need not stand in it.
     made = await cluster.create(POOL.path(namespace), _pool("late"))
     assert await lookup.find(made["metadata"]["uid"]) is not None

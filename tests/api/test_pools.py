@@ -91,6 +91,22 @@ def test_a_user_who_acts_for_an_organization_makes_its_pools(world: Any) -> None
     assert world.get(f"/pool/{uid}").json()["owner_id"] == "acme"
 
 
+def test_what_is_not_said_has_its_default(world: Any) -> None:
+    body = world.pool_body()
+    minimal = {name: body[name] for name in ("pool_name", "owner_id", "provider")}
+    shown = world.get(f"/pool/{world.post('/createpool', minimal).json()['pool_id']}").json()
+    expected = {
+        "owner_type": "user",
+        "allowed_gpu_types": [],
+        "max_cost_per_hour": None,
+        "is_dedicated": False,
+        "provider_pool_id": "",
+        "scheduling_policy_json": '{"strategy":"best_fit"}',
+        "gpu_count": 1,
+    }
+    assert {name: shown[name] for name in expected} == expected
+
+
 def test_owner_ids_may_hold_any_characters(world: Any) -> None:
     owner = "a/b c?ä%20;"
     uid = world.pool(owner_id=owner)
