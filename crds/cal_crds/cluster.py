@@ -7,6 +7,7 @@ object for every reply and don't say which of them may be repeated.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +20,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
+#: With its charset, so that the client library leaves the body to `_yaml`.
+APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 
 
 class ClusterError(Exception):
@@ -234,11 +236,22 @@ class Cluster:
             method, target, header_params=dict(headers), auth_settings=["BearerToken"]
         )
         try:
-            reply = await self._client.call_api(method, url, signed, body, _request_timeout=timeout)
+            sent = _yaml(body) if body is not None and headers.get("Content-Type") == APPLY_PATCH else body
+            reply = await self._client.call_api(method, url, signed, sent, _request_timeout=timeout)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(0, f"{method} {path}: the API server could not be asked: {error!r}") from error
         response: aiohttp.ClientResponse = reply.response
         return response
+
+
+#: What YAML wants escaped in a string, and JSON doesn't.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def _yaml(body: Body) -> bytes:
+    """JSON that is YAML too. The API server reads an apply as YAML, which knows no pairs of escaped surrogates (an emoji in JSON)."""
+    text = json.dumps(body, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def _cut(response: aiohttp.ClientResponse) -> None:

@@ -33,7 +33,7 @@ def test_a_pod_lands_on_a_pretended_gpu_node(kwok_cluster: Any, eventually: Call
     kwok_cluster.kubectl("apply", "-f", "-", stdin=NODE)
     kwok_cluster.kubectl("apply", "-f", "-", stdin=POD)
     jsonpath = "-o=jsonpath={.status.phase} {.spec.nodeName}"
-    eventually(lambda: kwok_cluster.kubectl("get", "pod", "gpu", jsonpath).stdout == "Running plane-gpu", timeout=60)
+    eventually(lambda: kwok_cluster.kubectl("get", "pod", "gpu", jsonpath).stdout == "Running plane-gpu", timeout=150)
     kwok_cluster.kubectl("delete", "pod/gpu", "node/plane-gpu")
 
 

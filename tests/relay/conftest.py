@@ -51,9 +51,9 @@ class RelayProcess:
     def ws(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
-        """Status and body (JSON where it is) of a GET."""
-        request = urllib.request.Request(self.url + path, headers=dict(headers or {}))
+    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> tuple[int, Any]:
+        """Status and body (JSON where it is) of a request."""
+        request = urllib.request.Request(self.url + path, headers=dict(headers or {}), method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
                 status, body, kind = reply.status, reply.read(), reply.headers.get_content_type()

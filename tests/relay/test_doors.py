@@ -252,6 +252,7 @@ def _getter(port: int) -> Callable[[str], tuple[int, str]]:
 def test_other_http_requests_are_answered_with_a_detail(relay: Any) -> None:
     assert relay.get("/nosana") == (404, {"detail": "Not Found"})
     assert relay.get("/") == (404, {"detail": "Not Found"})
+    assert relay.get("/tail/default/1", method="POST") == (405, {"detail": "Method Not Allowed"})
     status, text = relay.get("/metrics")
     assert status == 200
     assert "cal_relay_nodes" in text

@@ -246,6 +246,18 @@ async def test_a_pod_of_that_name_that_is_not_ours_is_left_alone(
     assert site.names("pods") == [str(request.mark)]
 
 
+async def test_a_copy_of_a_pod_is_not_an_instance(site: Any, adapter: Any, offers_of: Any, request_for: Any) -> None:
+    site.node()
+    bought = await adapter.launch(request_for((await offers_of(adapter))[0]))
+    labels = site.pod(bought.mark)["metadata"]["labels"]
+    copy = {"metadata": {"name": "copy", "labels": labels}, "spec": {"containers": [{"name": "main", "image": "none"}]}}
+    site.kubectl(
+        "create", "-n", site.namespace, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Pod"} | copy)
+    )
+    assert await adapter.find(bought.mark) == [bought]
+    assert [instance.mark for instance in await adapter.list_marked()].count(bought.mark) == 1
+
+
 async def test_a_full_quota_is_no_capacity(site: Any, adapter: Any, offers_of: Any, request_for: Any) -> None:
     site.node()
     offer = (await offers_of(adapter))[0]
