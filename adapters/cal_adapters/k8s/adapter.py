@@ -99,16 +99,12 @@ class KubernetesAdapter:
         """The Pod with this mark, wherever it is. One behind our gate isn't bought yet."""
         selector = f"{LABEL_INSTALLATION}={mark.installation},{LABEL_TOKEN}={mark.token}"
         client = await self._connected()
-        found = await client.pods(selector)
-        cluster = await client.cluster_uid()
-        return [translate.instance(cluster, pod) for pod in found if not translate.is_gated(pod)]
+        return await self._instances(client, selector, gated=False)
 
     async def list_marked(self) -> Sequence[Instance]:
         """Every Pod of ours, those behind the gate too."""
         client = await self._connected()
-        found = await client.pods(f"{LABEL_INSTALLATION}={self._context.installation}")
-        cluster = await client.cluster_uid()
-        return [translate.instance(cluster, pod) for pod in found]
+        return await self._instances(client, f"{LABEL_INSTALLATION}={self._context.installation}", gated=True)
 
     async def launch(self, request: LaunchRequest) -> Instance:
         try:
@@ -162,6 +158,11 @@ class KubernetesAdapter:
             if self._client is None:
                 self._client = await Client.connect(self._context)
             return self._client
+
+    async def _instances(self, client: Client, selector: str, *, gated: bool) -> list[Instance]:
+        found = [pod for pod in await client.pods(selector) if translate.mark_of(pod["metadata"]) is not None]
+        cluster = await client.cluster_uid()
+        return [translate.instance(cluster, pod) for pod in found if gated or not translate.is_gated(pod)]
 
     async def _launch(self, client: Client, request: LaunchRequest) -> Instance:
         translate.require_size(request)

@@ -73,9 +73,10 @@ class Amounts:
 
 
 def mark_of(metadata: Mapping[str, Any]) -> Mark | None:
-    """The mark in an object's labels."""
+    """The mark of a Pod: its labels say it, and so does its name. A copy of a Pod (`kubectl debug --keep-labels`) isn't ours."""
     labels = metadata.get("labels") or {}
-    return Mark.read(f"cal-{labels.get(LABEL_INSTALLATION, '')}-{labels.get(LABEL_TOKEN, '')}")
+    mark = Mark.read(f"cal-{labels.get(LABEL_INSTALLATION, '')}-{labels.get(LABEL_TOKEN, '')}")
+    return mark if mark is not None and metadata.get("name") == str(mark) else None
 
 
 def instance(cluster: str, pod: Body) -> Instance:
