@@ -9,6 +9,7 @@ import threading
 import click
 from click.shell_completion import get_completion_class
 
+from cal_cli import detach as detaching
 from cal_cli import down as stopping
 from cal_cli import status as looking
 from cal_cli import tour as touring
@@ -57,7 +58,7 @@ def up(
         starting.up(request, lambda settings, stop: None if in_background else _ready(settings, stop, tour, result))
         sys.exit(result.code)
     own = [argument for argument in sys.argv[1:] if argument not in ("--detach", "--tour")]
-    starting.detach(request, [*own, "--in-background"])
+    detaching.detach(state, [*own, "--in-background"])
     settings = Settings(state, api_port, relay_port, 0, demo, namespace)
     _summary(settings, "`calctl down` stops it.")
     if tour:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,11 +16,13 @@ from cal_cli.bootstrap import documents, examples
 from cal_cli.errors import Failure, say
 from cal_cli.kube import Kube
 from cal_cli.stack import Settings
+from cal_cli.statedir import StateDir, default_path
 from cal_crds.meta import DEPLOYMENT
 
 QUESTION = "What does the sea do at night?"
 _WAIT = 300.0
 _POLL = 0.3
+_NEXT = "\n  "
 
 
 def tour(settings: Settings, stop: threading.Event) -> None:
@@ -79,6 +82,8 @@ def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
     endpoint, uid = deployment["status"]["endpoint"], deployment["metadata"]["uid"]
     name = deployment["metadata"]["name"]
     body = json.dumps({"prompt": "The tide", "max_tokens": 20})
+    calctl = sys.argv[0] if Path(sys.argv[0]).name == "calctl" else "calctl"
+    elsewhere = settings.state.path != StateDir(default_path()).path
     click.echo(
         f"""
   you:    {QUESTION}
@@ -86,12 +91,12 @@ def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
 
 It runs at {endpoint}. Try next, in another terminal:
 
-  export KUBECONFIG={settings.state.kubeconfig}
+  export KUBECONFIG={settings.state.kubeconfig}{f"{_NEXT}export CAL_STATE_DIR={settings.state.path}" if elsewhere else ""}
   curl {settings.api_url}/status/{uid}
   curl {endpoint}/v1/completions -H 'content-type: application/json' -d '{body}'
-  calctl get deployments
-  calctl logs -f {name}
-  calctl kubectl get cal
-  calctl terminate {name}
+  {calctl} get deployments
+  {calctl} logs -f {name}
+  {calctl} kubectl get cal
+  {calctl} terminate {name}
 """
     )

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from cal_cli.bootstrap import bootstrap
 from cal_cli.controlplane import BinariesNotFound, ProcessFailed, find
-from cal_cli.controlplane.plane import ControlPlane, Options, free_ports, port_is_free, prepare
+from cal_cli.controlplane.plane import ControlPlane, Options, free_ports, prepare
 from cal_cli.controlplane.tools import FOR_UP
 from cal_cli.errors import Failure, say
 from cal_cli.instances import Instance, running_on, words
 from cal_cli.kube import Kube
 from cal_cli.leftovers import end_leftovers, interrupt_local
+from cal_cli.ports import refuse_taken
+from cal_cli.signals import disarm, interruptible
 from cal_cli.stack import API, OPERATOR, RELAY, USERS, Settings, members
 from cal_cli.statedir import Member, State, StateDir
 from cal_cli.supervisor import Supervised, Supervisor
 
 _READY = 60.0
-_FAILURE = "calctl: "
 
 
 @dataclass(frozen=True)
@@ -55,24 +51,24 @@ def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]
 
     Raises `Failure` when something can't be started; nothing is left running then.
     """
-    with request.state.lock(), _signals() as stop:
+    with request.state.lock(), interruptible() as stop:
         began = time.monotonic()
         end_leftovers(request.state, say)
-        _refuse_taken_ports(request)
+        refuse_taken({"--api-port": request.api_port, "--relay-port": request.relay_port})
         settings = _settings(request)
         run = _Run(request, settings)
         try:
             run.start()
             say(f"ready in {time.monotonic() - began:.1f} s")
             threading.Thread(target=when_ready, args=(settings, stop), daemon=True).start()
-            _disarm()
+            disarm()
             run.supervisor.watch(stop)
         except (BinariesNotFound, ProcessFailed) as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
             say("interrupted")
         finally:
-            _disarm()
+            disarm()
             run.stop()
 
 
@@ -174,51 +170,6 @@ class _Run:
         self._settings.state.write(self.state)
 
 
-def detach(request: Request, argv: list[str]) -> int:
-    """Starts the supervisor in the background and returns its pid once all is ready. Raises `Failure` if it ends before."""
-    if request.state.running():
-        with request.state.lock():  # raises, with the words that fit
-            raise AssertionError("unreachable")
-    request.state.logs.mkdir(parents=True, exist_ok=True)
-    log = request.state.logs / "supervisor.log"
-    offset = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cal_cli", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _follow_until_ready(request.state, child, log, offset)
-    except BaseException:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-        raise
-    return child.pid
-
-
-def _follow_until_ready(directory: StateDir, child: subprocess.Popen[bytes], log: Path, offset: int) -> None:
-    """Shows what the supervisor says until it is ready. Its failure (the rest of what it says) becomes ours."""
-    failure: list[str] = []
-    with log.open("rb") as file:
-        file.seek(offset)
-        while True:
-            state, code = directory.read(), child.poll()
-            for line in file.read().decode(errors="replace").splitlines():
-                if failure or line.startswith(_FAILURE):
-                    failure.append(line.removeprefix(_FAILURE))
-                else:
-                    say(line)
-            if code is not None:
-                raise Failure("\n".join(failure) or f"the supervisor ended with code {code}; its log is {log}")
-            if state is not None and state.ready and state.pid == child.pid:
-                return
-            time.sleep(0.1)
-
-
 def _settings(request: Request) -> Settings:
     return Settings(
         state=request.state,
@@ -228,51 +179,3 @@ def _settings(request: Request) -> Settings:
         demo=request.demo,
         namespace=request.namespace,
     )
-
-
-def _refuse_taken_ports(request: Request) -> None:
-    if request.api_port == request.relay_port:
-        raise Failure(f"--api-port and --relay-port are both {request.api_port}; they must differ")
-    for flag, port in (("--api-port", request.api_port), ("--relay-port", request.relay_port)):
-        if not port_is_free(port):
-            raise Failure(f"port {port} is in use{_user_of(port)}; choose another with {flag}")
-
-
-def _user_of(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("inet"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                name = psutil.Process(connection.pid).name() if connection.pid else "another user's process"
-                return f" by {name} (pid {connection.pid})" if connection.pid else f" by {name}"
-    except psutil.Error:
-        pass  # not allowed to look: the port itself says enough
-    return ""
-
-
-_armed = threading.Event()
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """While starting, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread; later they set the event."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        del number, frame
-        stop.set()
-        if _armed.is_set():
-            _armed.clear()  # a second one doesn't break into the stopping
-            raise KeyboardInterrupt
-
-    _armed.set()
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield stop
-    finally:
-        _armed.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _disarm() -> None:
-    _armed.clear()

@@ -80,16 +80,24 @@ class Calctl:
 
 
 @pytest.fixture(scope="module")
-def new_calctl(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Calctl]]:
-    """Makes calctls with state directories of their own; whatever they started is ended with the module."""
-    made: list[Calctl] = []
-
+def _maker(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Calctl]:
     def make() -> Calctl:
         state = tmp_path_factory.mktemp("calctl") / "state"
         api_port, relay_port = free_ports(2)
         env = {k: v for k, v in os.environ.items() if not k.startswith("CAL_") and k != "KUBECONFIG"}
         env |= {"CAL_STATE_DIR": str(state), "PATH": f"{_links(state.parent, binaries)}:{env['PATH']}"}
-        made.append(Calctl(state, api_port, relay_port, env))
+        return Calctl(state, api_port, relay_port, env)
+
+    return make
+
+
+@pytest.fixture
+def new_calctl(_maker: Callable[[], Calctl]) -> Iterator[Callable[[], Calctl]]:
+    """Makes calctls with state directories of their own; whatever they started ends with the test."""
+    made: list[Calctl] = []
+
+    def make() -> Calctl:
+        made.append(_maker())
         return made[-1]
 
     yield make
@@ -120,8 +128,11 @@ def calctl(new_calctl: Callable[[], Calctl]) -> Calctl:
 
 
 @pytest.fixture(scope="module")
-def system(new_calctl: Callable[[], Calctl]) -> Calctl:
+def system(_maker: Callable[[], Calctl]) -> Iterator[Calctl]:
     """A whole running system, with the demo market, shared by the tests of a module."""
-    made = new_calctl()
-    made.up("--demo")
-    return made
+    made = _maker()
+    try:
+        made.up("--demo")
+        yield made
+    finally:
+        _end(made)
