@@ -259,7 +259,8 @@ def _ended_by_beat(view: NodeView) -> tuple[EndCause, str] | None:
 def _ended_by_silence(view: NodeView) -> tuple[EndCause, str] | None:
     """Missed beats count only if the provider or the probe agrees; no answer only after the whole readiness time."""
     seen, memory = view.memory.observation, view.memory
-    if view.beats_missed and (memory.answers is False or (seen is not None and seen.state is not State.RUNNING)):
+    agrees = memory.answers is False and seen is not None and seen.state is not State.UNKNOWN
+    if view.beats_missed and agrees:
         return EndCause.BEATS_MISSED, f"no heartbeat since {view.last_beat:%H:%M:%S}, and it doesn't answer"
     if view.deployment is None or memory.answers is not False or view.node.spec.workload.type in FINITE:
         return None
