@@ -102,6 +102,8 @@ class Lease:
     reclaimed: float | None = None
     up: bool = True
     seen: bool = True
+    #: What the provider says of the lease in place of a proper status.
+    said: Any = None
 
 
 @dataclass

@@ -126,7 +126,7 @@ def _lease(world: World, item: Deployment, lease: Lease, at: float, status: bool
         shown["reclamation"] = {"deadline": str(int(lease.reclaimed)), "reason": "lease_closed_reason_decommission"}
     if status:
         told = not ended and lease.handed is not None and lease.seen
-        shown["status"] = _status(world, item, lease, at, gateway) if told else None
+        shown["status"] = lease.said or _status(world, item, lease, at, gateway) if told else None
     return shown
 
 

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from cal_adapters.akash import outcome
 from cal_adapters.akash.wire import (
     Balances,
-    BidItem,
+    Bid,
+    Bids,
     ChainDeployment,
     Created,
     Deployment,
@@ -93,8 +94,9 @@ class Console:
         """InstanceNotFound if the account has none of that number."""
         return await self._ask(Deployment, f"/v1/deployments/{dseq}", "show a deployment")
 
-    async def bids(self, dseq: str) -> Sequence[BidItem]:
-        return await self._ask(list[BidItem], "/v1/bids", "list bids", dseq=dseq)
+    async def bids(self, dseq: str) -> Sequence[Bid]:
+        """The bids so far, without those that can't be read."""
+        return [item.bid for item in await self._ask(Bids, "/v1/bids", "list bids", dseq=dseq) if item is not None]
 
     async def create(self, sdl: str, name: str, deposit: str | None) -> Created:
         """Opens a deployment, which collects bids from then on. `name` is for people: consoles that don't know it drop it."""

@@ -85,12 +85,12 @@ class Rates:
 # --- offers ------------------------------------------------------------------------------------------------------------
 
 
-def offers(models: Iterable[GpuModel]) -> list[Offer]:
+def offers(models: Iterable[GpuModel | None]) -> list[Offer]:
     """The market as offers, cheapest first: for each GPU model one per count. Bids decide the final price."""
     best: dict[GPU, tuple[GpuModel, int]] = {}
     for model in models:
-        gpu = _gpu(model)
-        if gpu is None or model.price is None or model.price.currency != "USD" or not model.price.min:
+        gpu = _gpu(model) if model is not None else None
+        if model is None or gpu is None or model.price is None or model.price.currency != "USD" or not model.price.min:
             continue
         known, available = best.get(gpu, (model, 0))
         cheaper = model if known.price is None or model.price.min < known.price.min else known

@@ -7,9 +7,17 @@ API: https://akash.network/docs/api-documentation/console-api/ (v1).
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 #: A deployment's number: milliseconds since the epoch at its creation, as text.
 Dseq = Annotated[
@@ -24,6 +32,18 @@ Amount = Annotated[
     BeforeValidator(lambda value: str(value) if isinstance(value, float) else value),
     Field(ge=0, allow_inf_nan=False),
 ]
+
+
+def _or_nothing(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+#: What a provider says of itself, passed on by the Console: if it can't be read it wasn't said. Else any provider could make a deployment
+#: of ours unreadable as a whole, and so unstoppable.
+Foreign: Final = WrapValidator(_or_nothing)
 
 
 class Answer(BaseModel):
@@ -62,7 +82,7 @@ class Created(Answer):
     """A new deployment, with the manifest that its provider has to be handed."""
 
     dseq: Dseq
-    manifest: Annotated[str, Field(max_length=1_000_000)]
+    manifest: str
 
 
 class DeploymentId(Answer):
@@ -123,9 +143,9 @@ class Lease(Answer):
     id: LeaseId
     state: Word
     price: Coin
-    reason: Word | None = None
-    reclamation: Reclamation | None = None
-    status: LeaseStatus | None = None
+    reason: Annotated[Word | None, Foreign] = None
+    reclamation: Annotated[Reclamation | None, Foreign] = None
+    status: Annotated[LeaseStatus | None, Foreign] = None
 
 
 class Deployment(Answer):
@@ -203,6 +223,10 @@ class BidItem(Answer):
     bid: Bid
 
 
+#: Bids, each None that can't be read.
+Bids = list[Annotated[BidItem | None, Foreign]]
+
+
 class Availability(Answer):
     total: Annotated[int, Field(ge=0)] = 0
     available: Annotated[int, Field(ge=0)] = 0
@@ -230,7 +254,7 @@ class GpuModel(Answer):
 
 
 class GpuPrices(Answer):
-    models: Annotated[list[GpuModel], Field(max_length=10000)]
+    models: Annotated[list[Annotated[GpuModel | None, Foreign]], Field(max_length=10000)]
 
 
 class Market(Answer):
@@ -259,7 +283,7 @@ class Failure(Answer):
     """The Console's own error shape."""
 
     error: Word
-    message: Annotated[str, Field(max_length=10000)]
+    message: str
     code: Word | None = None
 
 

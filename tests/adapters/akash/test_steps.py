@@ -449,3 +449,54 @@ async def test_a_node_that_lags_behind_the_end_proves_nothing(
     assert await adapter.stop(instance.handle) is Stop.STOPPING
     assert only(world).closed is not None
     assert await adapter.stop(instance.handle) is Stop.GONE
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"services": [1, 2], "forwarded_ports": {}, "ips": {}},
+        {"services": {"http-8000": {"available": "plenty", "uris": {"a": 1}}}, "forwarded_ports": {}, "ips": {}},
+        {"services": {"x" * 5000: {}}, "forwarded_ports": "none", "ips": {}},
+        "fine",
+    ],
+    ids=str,
+)
+async def test_no_word_of_a_providers_keeps_us_from_stopping(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest, said: Any
+) -> None:
+    instance, _ = await bought(adapter, await new_request(), world)
+    lease = only(world).lease
+    assert lease is not None
+    lease.said = said
+    assert (await adapter.observe(instance.handle)).state is State.UNKNOWN
+    assert await adapter.stop(instance.handle) is Stop.GONE
+    world.akash.violations.clear()  # of course it isn't what the description promises
+
+
+@pytest.mark.parametrize(
+    "uri", ["evil.example/path", "a b", "javascript:alert(1)", "user@host", "[::1]", "", "x\ny", "-x"]
+)
+async def test_only_a_host_name_becomes_an_address(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest, uri: str
+) -> None:
+    instance, _ = await bought(adapter, await new_request(), world)
+    lease = only(world).lease
+    assert lease is not None
+    service = {"name": "http-8000", "available": 1, "total": 1, "uris": [uri]}
+    lease.said = {"services": {"http-8000": service}, "forwarded_ports": {}, "ips": {}}
+    seen = await adapter.observe(instance.handle)
+    assert (seen.state, seen.endpoint) == (State.RUNNING, None)
+
+
+async def test_a_bid_that_cannot_be_read_hides_no_other(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
+) -> None:
+    request = await new_request()
+    instance = await adapter.launch(request)
+    item = only(world)
+    item.extra.append(
+        Bid(Bidder("odd", 0, Decimal(1)), Decimal("0.01"), Decimal(17), item.made, {"units": 1, "model": "x" * 5000})
+    )
+    await world.advance(21)
+    await adapter.advance(instance.handle, request)
+    assert item.lease is not None and item.lease.bid.provider.name == "cheap"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cal_adapters.akash import translate
 from cal_adapters.akash.translate import Rates
-from cal_adapters.akash.wire import Coin, GpuModel
+from cal_adapters.akash.wire import Coin, GpuModel, GpuPrices
 from cal_adapters.errors import Refused
 
 
@@ -103,3 +103,9 @@ def test_what_is_no_handle_is_refused(bad: str) -> None:
 def test_a_number_that_the_console_did_not_give_tells_no_time() -> None:
     assert translate.created("18446744073709551615").year == 1970
     assert translate.created("1795410420788").year == 2026
+
+
+def test_a_line_of_the_price_list_that_cannot_be_read_hides_no_other() -> None:
+    good = _model().model_dump(mode="json", by_alias=True)
+    prices = GpuPrices.model_validate({"models": [{"vendor": 1}, good, "?"]})
+    assert len(translate.offers(prices.models)) == 3
