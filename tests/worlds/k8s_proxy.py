@@ -24,7 +24,7 @@ class Answer:
     """An answer in place of the API server's. `lost`: the API server carries the request out, then the connection is cut."""
 
     status: int = 200
-    body: dict[str, Any] | str | None = None
+    body: Any = None
     lost: bool = False
 
 

@@ -46,7 +46,7 @@ def translated() -> Iterator[None]:
         yield
     except wire.ClusterError as error:
         raise translate(error) from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         raise OutcomeUnknown("The API server's answer can't be read") from error
 
 

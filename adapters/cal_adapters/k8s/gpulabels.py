@@ -23,6 +23,8 @@ _PRODUCT: Final[Mapping[str, tuple[str, ...]]] = {
     "intel": ("gpu.intel.com/product",),
 }
 _MEMORY: Final[Mapping[str, str]] = {"nvidia": "nvidia.com/gpu.memory", "amd": "amd.com/gpu.vram"}
+#: More than this is a label that somebody wrote by hand.
+_MOST_MIB: Final = 4096 * 1024
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def _accelerator(resource: str, vendor: str, profile: str | None, labels: Mappin
 
 def _mebibytes(text: str | None) -> int | None:
     """Memory of one GPU: GFD writes MiB without a unit, AMD's labeller `192G`."""
-    if not text or not re.fullmatch(r"\d+[GM]?i?", text):
+    if not text or not re.fullmatch(r"[1-9]\d{0,6}[GM]?i?", text):
         return None
     number = int(re.sub(r"\D", "", text))
-    return number * 1024 if "G" in text else number
+    mebibytes = number * 1024 if "G" in text else number
+    return mebibytes if mebibytes <= _MOST_MIB else None

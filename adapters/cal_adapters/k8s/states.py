@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from cal_adapters.contract import Observation, Readiness, State
-from cal_adapters.k8s.translate import ANNOTATION_ENDPOINT, GATE, moment
+from cal_adapters.k8s.translate import ANNOTATION_ENDPOINT, ENDPOINT, GATE, annotation, moment
 from cal_crds.cluster import Body
 
 #: A Pod that failed with one of these lost its machine, or never got the place that it was sent to.
@@ -63,7 +63,7 @@ def observation(pod: Body) -> Observation:
         state=state,
         message=message,
         id=f"{metadata['namespace']}/{metadata['name']}",
-        endpoint=(metadata.get("annotations") or {}).get(ANNOTATION_ENDPOINT),
+        endpoint=annotation(pod, ANNOTATION_ENDPOINT, ENDPOINT),
         readiness=_readiness(state, status),
         exit_code=_exit_code(status),
         started=moment(status.get("startTime")),

@@ -37,6 +37,8 @@ ATTRIBUTE_RESOURCE: Final = "gpu-resource"
 #: A namespace or a label value; empty: the settings decide.
 POOL_ID: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?")
+ENDPOINT: Final = re.compile(r"(http|ws|tcp)://[-a-zA-Z0-9.:\[\]]{1,300}")
 #: Resource names of whole GPUs by vendor, for offers that don't tell theirs.
 _VENDORS: Final = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe"}
 
@@ -82,7 +84,7 @@ def mark_of(metadata: Mapping[str, Any]) -> Mark | None:
 def instance(cluster: str, pod: Body) -> Instance:
     """The instance that a Pod of ours is."""
     metadata = pod["metadata"]
-    price = (metadata.get("annotations") or {}).get(ANNOTATION_PRICE)
+    price = annotation(pod, ANNOTATION_PRICE, _MONEY)
     return Instance(
         handle=str(Handle(cluster, metadata["namespace"], metadata["name"], metadata["uid"])),
         id=f"{metadata['namespace']}/{metadata['name']}",
@@ -91,6 +93,12 @@ def instance(cluster: str, pod: Body) -> Instance:
         price_per_hour=money.parse(price) if price else None,
         started=moment(metadata.get("creationTimestamp")),
     )
+
+
+def annotation(pod: Body, name: str, pattern: re.Pattern[str]) -> str | None:
+    """An annotation of ours; None where it isn't what we write, since others may write there too."""
+    value = (pod["metadata"].get("annotations") or {}).get(name)
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
 def moment(text: str | None) -> datetime | None:

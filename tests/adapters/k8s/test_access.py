@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from cal_adapters.contract import Stop
 from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NotSent, Refused
 from cal_adapters.k8s.rights import RULES
+from cal_adapters.registry import load
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +140,10 @@ async def test_an_api_server_that_is_not_there(site: Any, adapters: Any, with_to
 async def test_the_endpoint_of_the_provider_is_not_for_k8s(adapters: Any) -> None:
     with pytest.raises(Refused, match="kubeconfig"):
         await adapters(endpoint="https://somewhere.invalid").check()
+
+
+async def test_outside_of_a_cluster_it_needs_a_kubeconfig(context: Any) -> None:
+    adapter = load("k8s")(dataclasses.replace(context(), kubeconfig=None))
+    with pytest.raises(CredentialsRefused, match="service account"):
+        await adapter.check()
+    await adapter.close()

@@ -77,7 +77,7 @@ async def test_an_answer_lost_anywhere_in_a_launch_ends_in_one_whole_instance(
     bought = await behind.launch(request_)
     assert await behind.find(request_.mark) == [bought]
     assert [instance.mark for instance in await behind.list_marked()].count(request_.mark) == 1
-    assert site.names("secrets") == site.names("services") == site.names("pods") == [str(request_.mark)]
+    assert site.names("pods,secrets,services") == [str(request_.mark)] * 3
 
 
 async def test_a_stop_that_broke_off_is_taken_up_again(
@@ -94,4 +94,4 @@ async def test_a_stop_that_broke_off_is_taken_up_again(
 
     await eventually_async(broken)
     assert await behind.stop(bought.handle) is Stop.GONE
-    assert site.names("secrets") == site.names("services") == site.names("pods") == []
+    assert site.names("pods,secrets,services") == []

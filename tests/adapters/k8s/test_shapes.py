@@ -150,6 +150,12 @@ def test_a_large_and_mixed_cluster_stays_within_the_limit() -> None:
     assert prices == sorted(prices)
 
 
+@pytest.mark.parametrize("memory", ["0", "-1", "a lot", "99999999999", "9999999", "9999G"])
+def test_labels_that_somebody_wrote_by_hand_do_no_harm(memory: str) -> None:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-L40S-of-a-cousin", "nvidia.com/gpu.memory": memory}
+    assert gpus(offers([gpu_node("2", labels, cpu="5M", memory="5Ei")], [], SETTINGS)).keys() == {1, 2}
+
+
 def test_requests_are_counted_as_the_scheduler_counts_them() -> None:
     """Kubernetes' own rules: the sum of containers and sidecars, or the greediest moment of init; overhead on top."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cal_adapters.contract import Readiness, State, Stop
 from cal_adapters.errors import InstanceNotFound
 from cal_adapters.k8s.states import observation
+from cal_adapters.k8s.translate import instance
 
 Eventually = Callable[..., Any]
 
@@ -99,6 +101,18 @@ def test_exit_code_and_readiness() -> None:
     assert observation(POD | {"status": ready}).readiness is Readiness.YES
     assert observation(POD | {"status": ready | {"phase": "Failed"}}).readiness is Readiness.NO
     assert observation(POD | {"status": {}}).exit_code is None
+
+
+@pytest.mark.parametrize("text", ["javascript:alert(1)", "http://a b", "", "http://" + "a" * 400])
+def test_an_endpoint_that_somebody_else_wrote_is_none(text: str) -> None:
+    metadata = POD["metadata"] | {"annotations": {"calayer.dev/endpoint": text}}  # type: ignore[operator]
+    assert observation(POD | {"metadata": metadata, "status": {}}).endpoint is None
+
+
+@pytest.mark.parametrize(("text", "price"), [("1.25", Decimal("1.25")), ("NaN", None), ("-1", None), ("a lot", None)])
+def test_a_price_that_somebody_else_wrote_is_none(text: str, price: Decimal | None) -> None:
+    metadata = POD["metadata"] | {"annotations": {"calayer.dev/price-per-hour": text}}  # type: ignore[operator]
+    assert instance("c", POD | {"metadata": metadata}).price_per_hour == price
 
 
 # --- as the cluster does it ---------------------------------------------------------------------------------------------
