@@ -62,7 +62,7 @@ class Engine:
 
     async def drain(self) -> None:
         """Begin nothing more; what was bought is recorded before this returns."""
-        await self._world.queue.drain(timeout=3.0)
+        await self._world.queue.drain(timeout=1.0)
         while not await self._world.finish(timeout=15.0):
             log.warning("a purchase is not recorded yet: waiting")
             if self._world.leader.remaining() <= 0:

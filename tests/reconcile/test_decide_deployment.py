@@ -116,7 +116,9 @@ def test_outcome(subject: DeploymentView, expected: tuple[str, str] | None) -> N
     assert ((outcome.state.value, outcome.reason) if outcome else None) == expected
 
 
-FAILED: dict[str, Any] = {"outcome": {"state": "FAILED", "reason": "Crashed", "time": ago(2).isoformat(), "generation": 1}}
+FAILED: dict[str, Any] = {
+    "outcome": {"state": "FAILED", "reason": "Crashed", "time": ago(2).isoformat(), "generation": 1}
+}
 
 
 def test_an_end_stands_until_the_spec_changes() -> None:

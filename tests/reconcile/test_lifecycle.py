@@ -226,7 +226,7 @@ async def test_a_stopped_pool_loses_its_nodes_and_comes_back_by_active(desk: Des
 
 
 async def test_an_endpoint_that_somebody_else_runs_is_registered_and_nothing_is_bought(desk: Desk) -> None:
-    await desk._create(
+    await desk.create(
         DEPLOYMENT, "model", {"external": {"endpoint": "https://example.test/v1"}, "model": {"name": "theirs"}}
     )
     running = await desk.reaches("RUNNING")

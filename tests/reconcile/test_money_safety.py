@@ -130,6 +130,20 @@ async def test_an_instance_that_no_node_knows_is_stopped_and_strangers_are_not(d
     assert "OrphanStopped" in {event["reason"] for event in mine}
 
 
+async def test_a_second_instance_with_a_node_s_token_is_stopped_and_the_recorded_one_stays(desk: Desk) -> None:
+    await desk.register()
+    await desk.pool()
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+    (node,) = await desk.nodes()
+    installation = await find_installation(desk.cluster, "cal-system")
+    desk.ledger.add_foreign(Mark(installation, node.spec.token), _CHEAPEST)
+    assert desk.billing() == [node.spec.token, node.spec.token]
+    await desk.bills_exactly([node.spec.token])
+    (still,) = await desk.nodes()
+    assert still.metadata.uid == node.metadata.uid and (await desk.deployment()).status.state == "RUNNING"
+
+
 async def test_a_sweep_that_cannot_see_says_so_and_stops_nothing(desk: Desk, operator: OperatorProcess) -> None:
     await desk.register(faults=[{"verb": "list", "error": "CredentialsRefused"}])
     installation = await find_installation(desk.cluster, "cal-system")

@@ -100,13 +100,17 @@ class Desk:
 
     # --- making things ---------------------------------------------------------------------------------------------------
 
-    async def _create(self, kind: Kind, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    async def create(self, kind: Kind, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
         body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": {"name": name, **metadata}, "spec": spec}
         return await self.cluster.create(kind.path(self.namespace if kind.namespaced else None), body)
 
+    async def provider_object(self, **demo: Any) -> dict[str, Any]:
+        """The desk's ComputeProvider, made; nobody is waited for."""
+        return await self.create(PROVIDER, self.provider, {"adapter": "demo", "demo": demo})
+
     async def register(self, **demo: Any) -> None:
         """Register the desk's provider; `demo` are its market's settings. Returns when it is ready."""
-        await self._create(PROVIDER, self.provider, {"adapter": "demo", "demo": demo})
+        await self.provider_object(**demo)
         await until(self._provider_ready, what="a ready provider")
 
     async def _provider_ready(self) -> bool:
@@ -115,7 +119,7 @@ class Desk:
 
     async def pool(self, name: str = "pool", **spec: Any) -> ComputePool:
         wanted = {"owner": {"id": "me"}, "providerRef": {"name": self.provider}, **spec}
-        return ComputePool.parse(await self._create(POOL, name, wanted))
+        return ComputePool.parse(await self.create(POOL, name, wanted))
 
     async def deploy(
         self, name: str = "model", *, pool: str = "pool", workload: dict[str, Any] | None = None, **spec: Any
@@ -123,7 +127,7 @@ class Desk:
         """Create a deployment; its uid."""
         work = workload or {"image": "example/model:1", "ports": [{"name": "http", "port": 8000}]}
         wanted = {"poolRef": {"name": pool}, "model": {"name": "tiny"}, "workload": work, **spec}
-        made = await self._create(DEPLOYMENT, name, wanted)
+        made = await self.create(DEPLOYMENT, name, wanted)
         return str(made["metadata"]["uid"])
 
     async def patch(self, kind: Kind, name: str, spec: dict[str, Any]) -> None:

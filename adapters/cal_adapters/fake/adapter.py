@@ -106,19 +106,22 @@ class DemoAdapter:
     @_told
     async def find(self, mark: Mark) -> Sequence[Instance]:
         self._meet_faults("find")
-        entry = self.ledger.of_mark(mark)
-        live = entry is not None and entry.live(self.ledger.now())
-        return [translate.instance(entry, self._account)] if entry is not None and live else []
+        now = self.ledger.now()
+        return [translate.instance(entry, self._account) for entry in self.ledger.of_mark(mark) if entry.live(now)]
 
     @_told
     async def launch(self, request: LaunchRequest) -> Instance:
         answer_lost = self._fault("launch")
         factor = self.ledger.price_factor(request.offer.id)
         purchase = translate.purchase(request, self._settings, factor, self.ledger.now())
+        if delay := self.ledger.delay():
+            await asyncio.sleep(delay)
         try:
             entry = self.ledger.buy(purchase)
         except SoldOut:
             raise NoCapacity(f"The demo market has no {purchase.offer} left") from None
+        if delay:
+            await asyncio.sleep(delay)
         if answer_lost:
             raise_for("OutcomeUnknown", "launch")
         return translate.instance(entry, self._account)

@@ -20,9 +20,10 @@ from cal_adapters.contract import Mark
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS instance (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, mark TEXT UNIQUE, installation TEXT, offer TEXT NOT NULL, price TEXT NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, mark TEXT, installation TEXT, offer TEXT NOT NULL, price TEXT NOT NULL,
     bought REAL NOT NULL, running REAL NOT NULL, ready REAL NOT NULL, port TEXT,
     stops REAL, ends REAL, end_state TEXT, exit_code INTEGER, strange TEXT);
+CREATE INDEX IF NOT EXISTS by_mark ON instance (mark);
 CREATE INDEX IF NOT EXISTS by_installation ON instance (installation);
 CREATE INDEX IF NOT EXISTS by_offer ON instance (offer);
 CREATE TABLE IF NOT EXISTS line (id INTEGER PRIMARY KEY, instance INTEGER NOT NULL, time REAL NOT NULL, text TEXT NOT NULL);
@@ -110,8 +111,8 @@ class Ledger:
         """The instance of this mark: bought now, or earlier (also if it has ended: a mark buys once). Raises SoldOut."""
         with self._transaction():
             known = self.of_mark(purchase.mark)
-            if known is not None:
-                return known
+            if known and not self._knob("forgetful"):
+                return known[0]
             if purchase.stock is not None and self.sold(purchase.offer) >= purchase.stock:
                 raise SoldOut(purchase.offer)
             values = (
@@ -134,8 +135,9 @@ class Ledger:
     def entry(self, number: int) -> Entry | None:
         return self._first("id = ?", number)
 
-    def of_mark(self, mark: Mark) -> Entry | None:
-        return self._first("mark = ?", str(mark))
+    def of_mark(self, mark: Mark) -> list[Entry]:
+        """All that bear the mark, oldest first; more than one only where the market was told to forget marks."""
+        return self._all("mark = ?", str(mark))
 
     def of_installation(self, installation: str) -> list[Entry]:
         """All that it bought and that isn't over; forgets what was over long ago."""
@@ -196,6 +198,17 @@ class Ledger:
 
     def revoked(self) -> bool:
         return bool(self._knob("revoked"))
+
+    def forget_marks(self) -> None:
+        """From now on a mark buys as often as it is used, as at providers without idempotency keys."""
+        self._turn("forgetful", "yes")
+
+    def dawdle(self, seconds: float) -> None:
+        """From now on a launch takes so long before its effect, and again before its answer."""
+        self._turn("dawdle", str(seconds))
+
+    def delay(self) -> float:
+        return float(self._knob("dawdle") or 0)
 
     def end(self, mark: Mark, state: str, exit_code: int | None = None) -> None:
         """The instance ends by itself, now; `state` is Succeeded, Failed, Terminated or Lost."""

@@ -1,0 +1,149 @@
+"""Steps of the operator taken one by one, against the real API server and the demo market: what a stale picture, a lost race or an end
+in the middle must not lead to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from rig.desk import QUICK, Desk, OperatorProcess, until
+
+from cal_cli.controlplane import ControlPlane
+from cal_cli.controlplane.plane import free_ports
+from cal_crds.meta import DEPLOYMENT, NODE
+from cal_crds.node import ComputeNode
+from cal_operator import resync
+from cal_operator.__main__ import build
+from cal_operator.deployments.reconcile import reconcile as reconcile_deployment
+from cal_operator.engine import Engine
+from cal_operator.nodes.act import record
+from cal_operator.nodes.reconcile import reconcile as reconcile_node
+from cal_operator.probe import Prober
+from cal_operator.providers.reconcile import reconcile as reconcile_provider
+from cal_operator.settings import parse
+from cal_operator.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def world(bare_desk: Desk, own_plane: ControlPlane) -> AsyncIterator[World]:
+    """An operator's inside without its watch: it learns nothing that it isn't told. It leads by a Lease of its own."""
+    namespace = f"{bare_desk.namespace}-system"
+    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    flags = [f"--kubeconfig={own_plane.kubeconfig}", "--enable-adapters=demo", f"--system-namespace={namespace}"]
+    settings = parse([*flags, f"--adapter-state-dir={bare_desk.state_dir}", *QUICK])
+    made = await build(bare_desk.cluster, bare_desk.cluster, settings)
+    engine = Engine(made)
+    await made.leader.acquire()
+    yield made
+    await engine.drain()
+
+
+async def _intent(world: World, desk: Desk) -> ComputeNode:
+    """A deployment whose node is recorded and not bought yet."""
+    made = await desk.provider_object()
+    world.store.put("ComputeProvider", made)
+    await reconcile_provider(world, made["metadata"]["uid"])
+    await reconcile_provider(world, made["metadata"]["uid"])
+    await desk.pool()
+    uid = await desk.deploy()
+    await resync.load(world)
+    await reconcile_deployment(world, uid)
+    (node,) = await desk.nodes()
+    return node
+
+
+async def test_nothing_is_bought_for_a_node_that_is_gone(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    path = NODE.path(bare_desk.namespace, node.metadata.name)
+    await bare_desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
+    await bare_desk.cluster.delete(path)
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []
+
+
+async def test_nothing_is_bought_for_a_deployment_that_is_gone(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    await bare_desk.delete(DEPLOYMENT, "model")
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []
+
+
+async def test_nothing_is_bought_for_a_deployment_that_was_terminated(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    await bare_desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []
+
+
+async def test_nothing_is_bought_with_a_lease_that_may_end_before_the_call_does(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    world.leader._valid_until = world.clock.monotonic() + 3.0
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []
+
+
+async def test_what_is_wanted_is_bought_and_recorded(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    (bought,) = await bare_desk.nodes()
+    assert bought.status.instance is not None
+    assert bare_desk.billing() == [node.spec.token]
+
+
+async def test_an_instance_whose_node_has_gone_meanwhile_is_stopped(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
+    bare_desk.ledger.dawdle(0.5)
+    launching = asyncio.create_task(reconcile_node(world, Prober(), node.metadata.uid))
+
+    async def bought() -> bool:
+        return bool(bare_desk.billing())
+
+    await until(bought)
+    path = NODE.path(bare_desk.namespace, node.metadata.name)
+    await bare_desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
+    await bare_desk.cluster.delete(path)
+    await launching
+    await bare_desk.bills_exactly([])
+    assert account.provider == bare_desk.provider
+
+
+async def test_a_second_handle_never_replaces_the_first(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    (bought,) = await bare_desk.nodes()
+    bare_desk.ledger.add_foreign(await bare_desk.mark(node), "rtx-3060-x1-global")
+    second = (await account.adapter.find(await bare_desk.mark(node)))[-1]
+    assert bought.status.instance is not None and second.handle != bought.status.instance.handle
+    await record(world, account, node, second)  # with the version of before the first was written
+    (still,) = await bare_desk.nodes()
+    assert still.status.instance == bought.status.instance
+    await bare_desk.bills_exactly([node.spec.token])
+
+
+async def test_a_launch_under_way_is_recorded_before_the_process_ends(bare_desk: Desk, own_plane: ControlPlane) -> None:
+    """SIGTERM between the effect and the answer of a launch: neither cancellation nor shutdown splits launch and record."""
+    namespace = f"{bare_desk.namespace}-system"
+    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    flags = (*QUICK, f"--system-namespace={namespace}")
+    process = OperatorProcess(own_plane.kubeconfig, bare_desk.state_dir, free_ports(1)[0], *flags).start()
+    try:
+        await bare_desk.register()
+        await bare_desk.pool()
+        bare_desk.ledger.dawdle(1.3)
+        await bare_desk.deploy()
+
+        async def bought() -> bool:
+            return bool(bare_desk.billing())
+
+        await until(bought)
+    finally:
+        code = process.stop()
+    assert code == 0
+    (node,) = await bare_desk.nodes()
+    assert node.status.instance is not None, "bought, and the process ended without writing it down"
+    assert bare_desk.billing() == [node.spec.token]
