@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cal_relay import frames
 from cal_relay.index import NodeRecord
 from cal_relay.metrics import Metrics
-from cal_relay.ring import Ring
+from cal_relay.ring import Batch, Ring
+
+#: After so many lines without a pause the clients get their turn, or a burst would run over them.
+TURN = 64
+#: Seconds that a log waits, once, for a client that has kept up so far.
+PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Hub:
         #: Set as soon as there is something to send: the history, or a word on why it doesn't come yet.
         self.primed = asyncio.Event()
         self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._readers: set[Reader] = set()
         self._noticed: str | None = None
 
     def line(self, line: str) -> None:
@@ -61,10 +68,61 @@ class Hub:
         self._news.set()
         self._news = asyncio.Event()
 
+    @contextmanager
+    def reader(self, tail: int | None) -> Iterator[Reader]:
+        """A client's place in the log, `tail` lines before the end; None: at the oldest line that is kept."""
+        reader = Reader(self, self.ring.place_of_last(tail))
+        self._readers.add(reader)
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
+            self.progress()
+
     async def news(self, place: int) -> None:
         """Wait until there is something at `place`, or the log has ended."""
         while place >= self.ring.end and self.last is None:
             await self._news.wait()
+
+    def progress(self) -> None:
+        """A client has read on, or left."""
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def turn(self) -> None:
+        """Let the clients read before a burst of lines goes on. Those that kept up so far are given a second, once, before they lose any."""
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while any(reader.pressed for reader in self._readers):
+                    await self._progress.wait()
+        except TimeoutError:
+            for reader in self._readers:
+                reader.slow = reader.slow or reader.pressed
+
+
+class Reader:
+    """One client's place in a hub."""
+
+    def __init__(self, hub: Hub, place: int) -> None:
+        self._hub, self._place, self._sent = hub, place, place
+        #: Whether it was waited for in vain; nobody waits for it again until it has caught up.
+        self.slow = False
+
+    @property
+    def pressed(self) -> bool:
+        """Whether it is about to lose lines for the first time."""
+        return not self.slow and self._hub.ring.spare(self._sent) < 2 * TURN
+
+    async def read(self) -> Batch | None:
+        """What comes next, once there is something; None at the end. Asking for more says that what was read before is sent."""
+        self._sent = self._place
+        self.slow = self.slow and self._hub.ring.end - self._sent > TURN
+        self._hub.progress()
+        await self._hub.news(self._place)
+        batch = self._hub.ring.read(self._place, TURN)
+        self._place = batch.next
+        return batch if batch.frames else None
 
 
 #: Reads a node's log into its hub until it has ended; never raises.

@@ -45,12 +45,20 @@ class Ring:
             self._chars -= len(self._frames.popleft()[0])
             self.start += 1
 
-    def read(self, place: int, limit: int = 64) -> Batch:
+    def read(self, place: int, limit: int) -> Batch:
         """At most `limit` frames from `place` on."""
         first = max(place, self.start)
         offset = first - self.start
         frames = [frame for frame, _ in islice(self._frames, offset, offset + limit)]
         return Batch(frames, first + len(frames), first - place)
+
+    def spare(self, place: int) -> int:
+        """About how many more frames can come before the one at `place` is dropped."""
+        kept = len(self._frames)
+        room = self._max_frames - kept
+        if kept:
+            room = min(room, (self._max_chars - self._chars) * kept // max(1, self._chars))
+        return room + place - self.start
 
     def place_of_last(self, lines: int | None) -> int:
         """Where to start reading to get the last so many lines of the log; None: all that are kept."""

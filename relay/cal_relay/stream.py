@@ -99,19 +99,16 @@ class Streams:
     async def _send(self, socket: WebSocket, hub: Hub, tail: int | None) -> None:
         """History, then line by line, then the last word."""
         await hub.primed.wait()
-        place = hub.ring.place_of_last(tail)
-        while True:
-            await hub.news(place)
-            batch = hub.ring.read(place)
-            if batch.lost:
-                self.metrics.lost.inc(batch.lost)
-                await socket.send_text(frames.notice(f"{batch.lost} lines are left out here: you read too slowly"))
-            for frame in batch.frames:
-                await socket.send_text(frame)
-            self.metrics.sent.inc(len(batch.frames))
-            place = batch.next
-            if hub.last and place == hub.ring.end:
-                return await _say_last(socket, hub.last)
+        with hub.reader(tail) as reader:
+            while batch := await reader.read():
+                if batch.lost:
+                    self.metrics.lost.inc(batch.lost)
+                    await socket.send_text(frames.notice(f"{batch.lost} lines are left out here: you read too slowly"))
+                for frame in batch.frames:
+                    await socket.send_text(frame)
+                self.metrics.sent.inc(len(batch.frames))
+        assert hub.last is not None, "a reader ends where the log ends"
+        await _say_last(socket, hub.last)
 
 
 async def _say_last(socket: WebSocket, last: Last) -> None:

@@ -20,7 +20,7 @@ from cal_adapters.registry import UnknownAdapter
 from cal_crds.cluster import ClusterError, NotFound
 from cal_relay.archives import Archives
 from cal_relay.frames import clip
-from cal_relay.hub import Hub, Last
+from cal_relay.hub import TURN, Hub, Last
 from cal_relay.index import NodeIndex, NodeRecord
 from cal_relay.metrics import Metrics
 from cal_relay.overlap import HISTORY, Known
@@ -35,8 +35,6 @@ _GRACE = 5.0
 _REPLAY = 10.0
 #: A stream that ends so often without a new line has ended, whatever the record says.
 _ENDS = 3
-#: After so many lines without a pause the clients get their turn, or a burst would run over them.
-_TURN = 64
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 #: However long a provider asks to be left alone. Seconds.
 _LONGEST_WAIT = 300.0
@@ -140,8 +138,8 @@ class Upstream:
             self._add(clip(line))
             self._hub.wake()
             count += 1
-            if count % _TURN == 0:
-                await asyncio.sleep(0)
+            if count % TURN == 0:
+                await self._hub.turn()
         return None
 
     async def _until_over(self, stream: Coroutine[Any, Any, None]) -> None:

@@ -38,7 +38,7 @@ def test_characters_are_bounded_too_but_the_last_frame_stays() -> None:
         ring.append(f"{number:010}", is_line=True)
     assert ring.end - ring.start == 10
     ring.append("x" * 1000, is_line=True)
-    assert ring.read(0).frames == ["x" * 1000]
+    assert ring.read(0, 10).frames == ["x" * 1000]
 
 
 @pytest.mark.parametrize(("lines", "place"), [(None, 0), (0, 9), (1, 7), (2, 6), (3, 4), (6, 0), (100, 0)])
@@ -105,3 +105,17 @@ def test_an_older_reading_is_covered() -> None:
     assert known.covers(["a", "b"]) and known.covers(["b", "c"]) and known.covers([])
     assert not known.covers(["d", "e"])
     assert not Known().covers(["a"])
+
+
+@pytest.mark.parametrize(
+    ("frames", "place", "spare"), [(0, 0, 100), (40, 0, 60), (100, 0, 0), (150, 50, 0), (150, 70, 20)]
+)
+def test_how_much_can_come_before_a_frame_is_dropped(frames: int, place: int, spare: int) -> None:
+    assert _ring(frames, max_frames=100).spare(place) == spare
+
+
+def test_room_is_bounded_by_characters_too() -> None:
+    ring = Ring(max_frames=1000, max_chars=1000)
+    for _ in range(8):
+        ring.append("x" * 100, is_line=True)
+    assert ring.spare(0) == 2

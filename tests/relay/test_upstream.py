@@ -15,7 +15,7 @@ from cal_adapters.contract import Traits
 from cal_adapters.errors import InstanceNotFound, OutcomeUnknown
 from cal_crds.provider import Capabilities
 from cal_relay.archives import Archives
-from cal_relay.hub import Hub, Hubs
+from cal_relay.hub import Hub, Hubs, Last
 from cal_relay.index import NodeIndex, record
 from cal_relay.metrics import Metrics
 from cal_relay.upstream import Upstreams
@@ -228,3 +228,31 @@ async def test_what_ended_is_in_the_archive_though_its_provider_fails(read: Any,
     await bench.node.status(ended=ended)
     await eventually_async(lambda: _now(bench.hub.last))
     assert bench.lines == ["kept"] and not bench.hub.last.failed
+
+
+async def test_a_burst_waits_for_those_who_keep_up_and_once_for_those_who_do_not(market: Any) -> None:
+    hub = Hub(record((await market.node()).body))
+
+    async def burst() -> None:
+        for number in range(10000):
+            hub.line(str(number))
+            hub.wake()
+            if number % 64 == 0:
+                await hub.turn()
+        hub.finish(Last("over"))
+
+    async def keep_up() -> list[str]:
+        seen: list[str] = []
+        with hub.reader(None) as reader:
+            while batch := await reader.read():
+                assert not batch.lost
+                seen += batch.frames
+                await asyncio.sleep(0)
+        return seen
+
+    with hub.reader(None) as stuck:
+        _, seen = await asyncio.gather(burst(), keep_up())
+        assert [json.loads(frame)["data"] for frame in seen] == [str(number) for number in range(10000)]
+        assert stuck.slow
+        batch = await stuck.read()
+        assert batch and batch.lost == 8000
