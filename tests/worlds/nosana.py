@@ -3,7 +3,8 @@
     python tests/worlds/nosana.py --port 8099 [--key nos_test] [--seed 1]
 
 REST under /api as the provider's OpenAPI document says (both directions are checked against it; what breaks it is listed under
-/_world/violations). Hosts answer under /node/{node}/flog. /_world/ is for tests and the chaos harness:
+/_world/violations). Hosts answer under /node/{node}/flog, and workloads,
+while they run, any request under /service/{deployment}/. /_world/ is for tests and the chaos harness:
 
     GET  billing, bills, deployments, violations, stats      what bills now; what was billed; all there is; broken contracts; counters
     POST advance {seconds}; delays {start, list, claim, stop, stragglers, hosts_linger, bare_header}
@@ -76,7 +77,13 @@ class Nosana:
             for path in [key.split()[1]]
         ]
         return Starlette(
-            routes=[*routes, *admin_routes(self), WebSocketRoute("/node/{node}/{channel}", self._log)],
+            routes=[
+                *routes,
+                *admin_routes(self),
+                Route("/service/{deployment}", self._service),
+                Route("/service/{deployment}/{rest:path}", self._service),
+                WebSocketRoute("/node/{node}/{channel}", self._log),
+            ],
             lifespan=self._lifespan,
             exception_handlers={404: _unknown_route, 405: _unknown_route},
         )
@@ -179,6 +186,13 @@ class Nosana:
 
     # -- hosts
 
+    async def _service(self, request: Request) -> Response:
+        """What the workload answers, behind the provider's proxy: no job, no service."""
+        self.provider.tick()
+        active = self.provider.active(request.path_params["deployment"])
+        running = any(job.state == "RUNNING" for job in active)
+        return Response("it serves" if running else "no such tunnel", 200 if running else 404, media_type="text/plain")
+
     async def _log(self, socket: WebSocket) -> None:
         """A host's log WebSocket: history first, then what comes. Close codes are the host's."""
         if self.hosts_down:
@@ -249,8 +263,9 @@ class Nosana:
                 raise RuntimeError("the Nosana world did not start")
             thread.join(0.01)
         host, port = server.servers[0].sockets[0].getsockname()[:2]
+        self.provider.url = f"http://{host}:{port}"
         try:
-            yield f"http://{host}:{port}"
+            yield self.provider.url
         finally:
             server.should_exit = server.force_exit = True
             thread.join(10)
@@ -290,7 +305,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     world = Nosana(options.key, options.seed)
-    print(f"nosana world on http://127.0.0.1:{options.port}, key {options.key}", file=sys.stderr, flush=True)
+    world.provider.url = f"http://127.0.0.1:{options.port}"
+    print(f"nosana world on {world.provider.url}, key {options.key}", file=sys.stderr, flush=True)
     uvicorn.Server(_config(world.app(), options.port)).run()
 
 

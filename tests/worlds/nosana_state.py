@@ -167,6 +167,8 @@ class Provider:
         self._offset = 0.0
         self.now = time.time()
         self.delays = Delays()
+        #: Where the workloads' endpoints are; the server sets it.
+        self.url = "http://127.0.0.1:1"
         self.accounts: list[Account] = []
         self.markets: dict[str, Market] = {}
         self.deployments: dict[str, Deployment] = {}
@@ -282,7 +284,7 @@ class Provider:
             for service in expose if isinstance(expose, list) else [expose]:
                 port = service.get("port") if isinstance(service, dict) else service
                 if port is not None:
-                    url = f"https://{deployment.id[:20].lower()}.node.invalid"
+                    url = f"{self.url}/service/{deployment.id}"
                     found.append({"opId": operation["id"], "port": port, "url": url})
         return found
 
