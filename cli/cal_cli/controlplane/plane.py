@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 from collections.abc import Mapping
@@ -195,7 +196,8 @@ def _apiserver(
         *([] if options.service_accounts else ["--disable-admission-plugins=ServiceAccount"]),
         *options.apiserver_args,
     ]
-    return Process("kube-apiserver", argv, state / "logs" / "kube-apiserver.log")
+    # Its graceful end waits for minutes once etcd is gone with it; it holds nothing that SIGKILL could lose.
+    return Process("kube-apiserver", argv, state / "logs" / "kube-apiserver.log", orphan_signal=signal.SIGKILL)
 
 
 def _answers(url: str, context: ssl.SSLContext) -> bool:

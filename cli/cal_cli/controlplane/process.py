@@ -32,9 +32,12 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         inherit: Sequence[int] = (),
+        orphan_signal: int = signal.SIGTERM,
     ) -> None:
-        """`env` None: ours. `inherit`: file descriptors that it keeps, under their numbers."""
+        """`env` None: ours. `inherit`: file descriptors that it keeps, under their numbers. `orphan_signal`: what it gets
+        when its parent ends without stopping it."""
         self.name, self.argv, self.log, self.env, self.inherit = name, list(argv), log, env, tuple(inherit)
+        self.orphan_signal = int(orphan_signal)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +50,7 @@ class Process:
         self.trim_log()
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_TIE), str(os.getpid()), *self.argv],
+                [sys.executable, "-I", "-S", str(_TIE), str(os.getpid()), str(self.orphan_signal), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Runs a program that ends when its parent ends: `python -I -S tie.py PARENT_PID PROGRAM ARGUMENT...`.
+"""Runs a program that ends when its parent ends: `python -I -S tie.py PARENT_PID SIGNAL PROGRAM ARGUMENT...`.
 
 A program of its own, because code between fork and exec (`preexec_fn`) can hang in a parent that has threads. The kernel keeps the
 setting across exec. Where there is no prctl, the next start finds what is left by its recorded process ids.
@@ -6,17 +6,16 @@ setting across exec. Where there is no prctl, the next start finds what is left 
 
 import ctypes
 import os
-import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Asks the kernel for SIGTERM at the parent's end (kill -9 included), then becomes the program."""
-    parent, argv = int(sys.argv[1]), sys.argv[2:]
+    """Asks the kernel for the signal at the parent's end (kill -9 included), then becomes the program."""
+    parent, number, argv = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it ended before we asked
             sys.exit(1)
     try:

@@ -191,7 +191,8 @@ def _no_offer(provider: str, looked_at: int, refused: Sequence[Any]) -> Waiting:
 def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account) -> dict[str, Any]:
     """The intent: with finalizer, token, account, offer and price cap, before the provider is called (rule 1)."""
     deployment = view.deployment
-    gpu_count = deployment.spec.gpu_per_replica
+    own_count = deployment.spec.gpu_per_replica
+    gpu_count = pool.spec.gpu_count if own_count is None else own_count
     spec = NodeSpec(
         deployment_ref=ObjectRef(name=deployment.metadata.name, uid=deployment.metadata.uid),
         pool_ref=ObjectRef(name=pool.metadata.name, uid=pool.metadata.uid),
@@ -204,11 +205,11 @@ def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, acc
         template_hash=view.template,
         provider_pool_id=pool.spec.provider_pool_id,
         tenancy=pool.spec.tenancy,
-        gpu_count=pool.spec.gpu_count if gpu_count is None else gpu_count,
+        gpu_count=gpu_count,
         offer=offer,
         max_price_per_hour=pool.spec.max_cost_per_hour,
         model=deployment.spec.model,
-        workload=engines.expand(deployment.spec.workload, deployment.spec.model),
+        workload=engines.expand(deployment.spec.workload, deployment.spec.model, max(1, gpu_count)),
     )
     name = node_name(deployment.metadata.name, deployment.metadata.uid, want.slot, want.predecessor)
     return {

@@ -5,8 +5,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,7 +15,12 @@ import (
 
 func main() {
 	object := &unstructured.Unstructured{}
-	if err := json.NewDecoder(os.Stdin).Decode(&object.Object); err != nil {
+	input, err := io.ReadAll(os.Stdin)
+	if err == nil {
+		// The package's own decoder: encoding/json would make every number a float, which kstatus refuses.
+		err = object.UnmarshalJSON(input)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "kstatus: standard input is not a JSON object:", err)
 		os.Exit(2)
 	}
