@@ -205,7 +205,9 @@ async def served(world: Akash) -> AsyncIterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--sdl-schema", type=Path, help="the provider's own schema (see hack/schemas/akash.py)")
+    parser.add_argument(
+        "--sdl-schema", type=Path, help="the provider's own schema (python tests/worlds/akash_package.py tells where)"
+    )
     parser.add_argument("--page", type=int, default=1000, help="how many deployments a list gives at most")
     parser.add_argument("--fault-rate", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)

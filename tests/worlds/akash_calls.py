@@ -213,6 +213,7 @@ def create_jwt_token(call: Call) -> Answer:
         "version": "v1",
         "leases": data["leases"],
     }
+    call.world.claims = claims
     return 201, {"data": {"token": sign(claims)}}
 
 

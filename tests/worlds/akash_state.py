@@ -5,7 +5,6 @@ States follow from moments, so any past view can be told (a node that lags), and
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -151,7 +150,8 @@ class World:
             Account(address("other"), "9c858901-8a57-4791-81fe-4c455b099bc9", {"ac.sk.test.other"}),
         ]
         self.deployments: dict[tuple[str, str], Deployment] = {}
-        self.created = itertools.count(1)
+        #: The claims of the last token that was made.
+        self.claims: dict[str, Any] = {}
 
     def now(self) -> float:
         return time.time() + self.offset

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from worlds import akash_package
 from worlds.akash import Akash, served
 from worlds.contract_akash import AkashWorld
 
@@ -19,36 +18,26 @@ from cal_adapters.contract import Context, LaunchRequest, Mark
 from cal_crds.names import new_token
 
 _HERE = Path(__file__).resolve().parent
-_SCRIPT = _HERE.parents[2] / "hack" / "schemas" / "akash.py"
 
-#: Answers of the provider's own code to a list of SDL texts: {"manifest", "hash", "groups"} or {"errors"} each.
-Oracle = Callable[[list[str]], list[dict[str, Any]]]
-
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("akash_schema_script", _SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+#: Answers of the provider's own code to a list of SDL texts: {"manifest", "hash", "groups"} or {"errors"} each; to claims {"errors"}.
+Oracle = Callable[[list[Any]], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")
 def sdl_schema() -> Path:
     """The provider's schema of an SDL, out of its package."""
-    path: Path = _script().schema()
-    return path
+    return akash_package.schema()
 
 
 @pytest.fixture(scope="session")
 def oracle() -> Iterator[Oracle]:
     """The provider's own manifest code, run on node."""
-    command = ["node", str(_HERE / "manifest.cjs"), str(_script().sdk())]
+    command = ["node", str(_HERE / "manifest.cjs"), str(akash_package.folder())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         lines_in, lines_out = process.stdin, process.stdout
 
-        def ask(texts: list[str]) -> list[dict[str, Any]]:
+        def ask(texts: list[Any]) -> list[dict[str, Any]]:
             lines_in.write(json.dumps(texts) + "\n")
             lines_in.flush()
             answers: list[dict[str, Any]] = json.loads(lines_out.readline())

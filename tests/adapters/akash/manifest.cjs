@@ -1,12 +1,14 @@
 // Reads SDL documents from standard input, a JSON list of texts a line, and answers each line with what the provider's own code makes of them.
+// What isn't a text is taken for the claims of a token.
 // Run with the folder of node_modules as the argument.
 const { createRequire } = require("node:module");
 const { createInterface } = require("node:readline");
 const load = createRequire(process.argv[2] + "/");
-const { generateManifest, generateManifestVersion, manifestToSortedJSON } = load("@akashnetwork/chain-sdk");
+const { generateManifest, generateManifestVersion, manifestToSortedJSON, JwtValidator } = load("@akashnetwork/chain-sdk");
 const yaml = load("js-yaml"); // with which the package itself reads an SDL
 
 async function read(text) {
+  if (typeof text !== "string") return { errors: new JwtValidator().validateToken(text).errors };
   const made = generateManifest(yaml.load(text));
   if (!made.ok) return { errors: made.value.map((error) => error.message) };
   const version = await generateManifestVersion(made.value.groups);

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from worlds.akash_state import address
 from worlds.contract_akash import AkashWorld
 
 from cal_adapters.akash import AkashAdapter, logs
@@ -43,6 +44,21 @@ async def test_the_last_lines_are_told_in_order(
         await world.say(instance.mark, f"line {number} é {'<&>' * number}")
     assert [line.split()[1] for line in await adapter.logs(instance.handle, 3)] == ["27", "28", "29"]
     assert len(await adapter.logs(instance.handle, 100)) == 30
+
+
+async def test_the_token_opens_one_providers_logs_for_a_minute_and_is_one_that_providers_accept(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest, oracle: Callable[..., Any]
+) -> None:
+    instance = await running(world, adapter, new_request)
+    await adapter.logs(instance.handle, 1)
+    claims = world.akash.state.claims
+    assert claims["leases"] == {
+        "access": "granular",
+        "permissions": [{"provider": address("cheap"), "access": "scoped", "scope": ["logs"]}],
+    }
+    assert claims["exp"] - claims["iat"] == 60
+    good, bad = oracle([claims, {**claims, "leases": {"access": "everything"}}])
+    assert good["errors"] == [] and bad["errors"] != []
 
 
 async def test_without_a_lease_there_are_none(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -157,6 +158,26 @@ async def test_its_gateways_want_a_token_that_is_theirs_fits_and_is_young(
     for bad in (token(provider=fast), token(scope="shell"), token(age=100), token()[:-2] + "xx", "", "a.b.c"):
         with pytest.raises(OutcomeUnknown):
             await logs.tail(source(bad), 5)
+
+
+def test_without_npm_the_package_is_said_to_be_missing(tmp_path: Path) -> None:
+    program = _PROGRAM.with_name("akash_package.py")
+    env = {"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("npm can't fetch the Akash package")
+
+
+@pytest.mark.anyio
+async def test_a_purchase_that_hangs_is_given_up_in_time_and_its_outcome_unknown(
+    world: AkashWorld, adapter: AkashAdapter
+) -> None:
+    world.akash.plan.faults.append(Fault("createDeployment", "hang", seconds=60))
+    async with asyncio.timeout(adapter.traits.launch_timeout_seconds):
+        with pytest.raises(OutcomeUnknown):
+            await adapter.launch(await world.request(Mark("0a1b2c3d4e", "hanginghanging")))
 
 
 # --- faults
