@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
 from cal_crds import archive
 from cal_crds.cluster import Cluster
@@ -28,6 +29,8 @@ REPO = Path(__file__).resolve().parents[2]
 _counter = itertools.count(1)
 Body = dict[str, Any]
 
+#: Where the rights of `manifests/rbac/api.yaml` hold.
+SYSTEM = "cal-system"
 NOSANA_IDS = "[1-9A-HJ-NP-Za-km-z]{32,44}|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 OFFER = {
     "id": "nosana-rtx3090",
@@ -68,16 +71,24 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def api_kubeconfig(control_plane: ControlPlane, kubectl: Callable[..., Any]) -> Path:
+    """The api's own rights, as `calctl up` and the chart give them: the tests must not pass by an admin's."""
+    kubectl("create", "namespace", SYSTEM)
+    kubectl("apply", "-f", str(REPO / "cli" / "cal_cli" / "manifests" / "rbac" / "api.yaml"))
+    return control_plane.user_kubeconfig("calayer:api")
+
+
+@pytest.fixture(scope="session")
 def start_api(
     environment: dict[str, str],
-    kubeconfig: Path,
+    api_kubeconfig: Path,
     tmp_path_factory: pytest.TempPathFactory,
     eventually: Callable[..., Any],
 ) -> Iterator[Starter]:
     """start_api(flag, ..., ready=True, kubeconfig=...) -> ApiProcess; all are stopped in the end."""
     running: list[ApiProcess] = []
 
-    def start(*flags: str, ready: bool = True, config: Path = kubeconfig, port: int | None = None) -> ApiProcess:
+    def start(*flags: str, ready: bool = True, config: Path = api_kubeconfig, port: int | None = None) -> ApiProcess:
         number = port or free_ports(1)[0]
         log = tmp_path_factory.mktemp("api") / "log"
         argv = [sys.executable, "-m", "cal_api", f"--port={number}", f"--kubeconfig={config}", *flags]
@@ -254,10 +265,9 @@ class World:
 @pytest.fixture(scope="session")
 def namespaces(kubectl: Callable[..., Any]) -> tuple[str, str]:
     """(the api's, the operator's)."""
-    names = f"api-{os.getpid()}", f"api-system-{os.getpid()}"
-    for name in names:
-        kubectl("create", "namespace", name)
-    return names
+    name = f"api-{os.getpid()}"
+    kubectl("create", "namespace", name)
+    return name, SYSTEM
 
 
 @pytest.fixture(scope="session")
