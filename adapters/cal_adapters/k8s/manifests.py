@@ -76,6 +76,7 @@ def pod(request: LaunchRequest, namespace: str, provider: str, asked: Amounts, p
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [_container(request, asked)],
             "affinity": _affinity(request),
+            "topologySpreadConstraints": [_apart(request.deployment_uid)],
             "tolerations": _tolerations(request, asked),
             **pull,
             **_shared_memory(asked),
@@ -181,6 +182,16 @@ def _expressions(selector: str) -> list[Body]:
         else:
             found.append({"key": key.removeprefix("!"), "operator": "DoesNotExist"})
     return found
+
+
+def _apart(deployment_uid: str) -> Body:
+    """Replicas of one deployment on different machines where there is a choice: a machine that dies takes one of them."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": _HOSTNAME,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {LABEL_DEPLOYMENT: deployment_uid}},
+    }
 
 
 def _alone(pool_uid: str) -> Body:

@@ -170,6 +170,46 @@ async def test_a_dedicated_pool_shares_no_machine(
     await eventually_async(let_in)
 
 
+async def test_replicas_of_one_deployment_go_to_different_machines(
+    site: Any, adapter: Any, offers_of: Any, request_for: Any, eventually_async: Eventually
+) -> None:
+    """Though one machine has so much more room that the scheduler would take it both times."""
+    site.node(cpu="64", memory="256Gi")
+    site.node(cpu="2", memory="8Gi")
+    offer = next(o for o in await offers_of(adapter, lambda o: o.vcpu == 1))
+    places = set()
+    for _ in range(2):
+        bought = await adapter.launch(request_for(offer, deployment_uid="d-spread"))
+
+        async def placed(handle: str = bought.handle) -> Any:
+            return (await adapter.observe(handle)).node_address
+
+        places.add(await eventually_async(placed))
+    assert places == set(site.nodes)
+
+
+async def test_arguments_and_variables_arrive_as_they_are(
+    site: Any, adapter: Any, offers_of: Any, request_for: Any
+) -> None:
+    site.node()
+    odd = [
+        "--name=a b",
+        "'; rm -rf /; echo '",
+        "{{ .Values }}",
+        "line\nbreak",
+        "\u00e4\u2028",
+        "- yaml: [",
+        "$HOME `id`",
+    ]
+    env = [EnvValue(f"ODD_{number}", text, secret=number % 2 == 0) for number, text in enumerate(odd)]
+    request = request_for((await offers_of(adapter))[0], workload={"command": odd, "args": odd}, env=env)
+    await adapter.launch(request)
+    container = site.pod(request.mark)["spec"]["containers"][0]
+    assert container["command"] == container["args"] == odd
+    stored = json.loads(site.kubectl("get", "secret", str(request.mark), "-n", site.namespace, "-o", "json").stdout)
+    assert [base64.b64decode(stored["data"][value.name]).decode() for value in env] == odd
+
+
 async def test_a_pool_may_be_a_namespace(site: Any, adapter: Any, offers_of: Any, request_for: Any) -> None:
     site.node()
     elsewhere = f"{site.namespace}-pool"
