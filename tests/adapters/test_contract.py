@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from decimal import Decimal
 from importlib.util import find_spec
@@ -428,6 +428,18 @@ async def test_a_fault_is_never_taken_for_absence(world: World, adapter: Adapter
         with pytest.raises(AdapterError) as raised:
             await call(adapter, verb, world, None)
         assert not isinstance(raised.value, InstanceNotFound), fault
+
+
+@pytest.mark.parametrize("handle", ["", "x", "../../..", "a/b?c=d#e", "nul\0", "line\nbreak", "ü" * 300, "9" * 512])
+async def test_a_handle_that_can_not_be_is_an_error_of_the_contract(
+    world: World, adapter: Adapter, handle: str
+) -> None:
+    kept = await launched(world, adapter)
+    with pytest.raises(AdapterError):
+        await adapter.observe(handle)
+    with suppress(AdapterError):
+        await adapter.stop(handle)
+    assert await ours(world) == [kept.mark]
 
 
 # --- 8: stop

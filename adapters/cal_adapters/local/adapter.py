@@ -53,6 +53,7 @@ class LocalAdapter:
     def __init__(self, context: Context, store: Store) -> None:
         self._installation, self._store = context.installation, store
         self._settings = context.settings.local or LocalSettings()
+        self._machine: Machine | None = None
 
     @classmethod
     def open(cls, context: Context) -> LocalAdapter | Unusable:
@@ -103,11 +104,12 @@ class LocalAdapter:
     # --- in a thread
 
     def _offers(self) -> list[Offer]:
-        machine = Machine.measure(self._settings)
+        self._machine = machine = Machine.measure(self._settings)
         return offers(machine, Free.of(machine, _requests(self._store.looks())))
 
     def _launch(self, wanted: LaunchRequest) -> Instance:
-        machine = Machine.measure(self._settings)
+        # As the offers last saw it: asking for GPUs takes a second or two.
+        machine = self._machine or Machine.measure(self._settings)
         handle = str(wanted.mark)
         self._store.make(
             handle, lambda looks: translate.to_run(wanted, machine, [look.request for look in looks], os.environ)
