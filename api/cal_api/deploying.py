@@ -12,7 +12,7 @@ from cal_api import requests, secret, views
 from cal_api.bodies import explain
 from cal_api.draft import Draft, whole
 from cal_api.errors import BadRequest, bad
-from cal_api.pools import kept_json, said
+from cal_api.pooling import kept_json, said
 from cal_api.redact import redacted
 from cal_api.translate import translate, with_job_definition, workload_of
 from cal_api.values import ZERO_UUID

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cal_api import bodies, deploying, replies, requests, secret, views
+from cal_api import bodies, deploying, replies, requests, views
 from cal_api.backend import Backend, backend
+from cal_api.creating import check_alone, create, keep_secrets
 from cal_api.errors import BadRequest, Conflict, NotFound, Unprocessable
 from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, query_of, raw, rendered
 from cal_api.store import ALL
 from cal_api.table import Entry, Key
 from cal_api.values import ZERO_UUID
-from cal_api.writer import Exists
 from cal_crds.base import rfc3339
 from cal_crds.deployment import TERMINAL_STATES, DeploymentDesiredState, ModelDeployment
-from cal_crds.meta import DEPLOYMENT, LABEL_MODEL, LABEL_ORGANIZATION, LABEL_OWNER
-from cal_crds.names import free_deployment_name, label_hash, organization_deployment_name
 from cal_crds.pool import ComputePool, PoolState
 
 _TERMINAL = ", ".join(sorted(TERMINAL_STATES))
@@ -32,7 +28,7 @@ async def deploy(request: Request) -> Response:
     pool = None if deploying.is_external(asked) else await _usable_pool(port, asked.pool_id)
     plan = deploying.plan(asked, pool.object if pool else None)
     namespace = pool.namespace if pool else port.settings.namespace
-    entry = await _create(port, namespace, plan)
+    entry = await create(port, namespace, plan)
     state = views.deployment_state(entry.object)
     return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status=state, state=state))
 
@@ -74,6 +70,7 @@ async def start(request: Request) -> Response:
     state = views.deployment_state(entry.object)
     if state not in TERMINAL_STATES:
         raise Unprocessable(f"Deployment is {state}; only {_TERMINAL} ones can be started")
+    check_alone(port, entry)
     if not entry.object.spec.external:
         _check_usable(port.store.pool_of(entry.object))
     change = {"spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": _restart(port, entry)}}
@@ -86,7 +83,7 @@ async def update(request: Request) -> Response:
     entry = await port.deployment(request.path_params["deployment_id"])
     change, draft = deploying.update(asked, entry.object)
     if draft.secrets:
-        await _keep_secrets(port, entry, draft.secret_name, draft.secrets)
+        await keep_secrets(port, entry, draft.secret_name, draft.secrets)
     if not any(change.values()):
         return raw(entry.rendered)
     changed = await port.writer.change(port.store.deployments, entry, change)
@@ -126,50 +123,6 @@ def _restart(port: Backend, entry: Entry[ModelDeployment]) -> str:
     """A moment that was not there before: the field counts whole seconds, and the same value again would start nothing."""
     before = entry.object.spec.restarted_at
     return rfc3339(max(port.now(), before + timedelta(seconds=1)) if before else port.now())
-
-
-async def _create(port: Backend, namespace: str, plan: deploying.Plan) -> Entry[ModelDeployment]:
-    name = await _name(port, plan)
-    body = {**plan.body, "metadata": {**plan.body["metadata"], "name": name}}
-    try:
-        entry = await port.writer.create(port.store.deployments, namespace, body)
-    except Exists as error:
-        raise _taken(plan) from error
-    if plan.secrets:
-        # After the deployment, so that it can be its owner; until then its node waits for the Secret.
-        await _keep_secrets(port, entry, plan.secret_name, plan.secrets)
-    return entry
-
-
-async def _keep_secrets(port: Backend, entry: Entry[ModelDeployment], name: str, values: Mapping[str, str]) -> None:
-    pool = port.store.pool_of(entry.object)
-    owner = entry.object.metadata.labels.get(LABEL_OWNER) or label_hash(pool.object.spec.owner.id if pool else "")
-    await port.writer.create_secret(entry.namespace, secret.build(name, entry.name, entry.uid, owner, values))
-
-
-async def _name(port: Backend, plan: deploying.Plan) -> str:
-    """A free name; in an organization, the one name that only one living deployment of the model can have."""
-    if not plan.organization:
-        return free_deployment_name(plan.model)
-    selector = f"{LABEL_ORGANIZATION}={label_hash(plan.organization)},{LABEL_MODEL}={label_hash(plan.model)}"
-    listing = await port.cluster.list(DEPLOYMENT.path(), labelSelector=selector)
-    latest = max((_numbered(item, plan) for item in listing["items"]), key=lambda found: found[0], default=(0, None))
-    if latest[1] is not None and views.deployment_state(latest[1]) not in TERMINAL_STATES:
-        raise _taken(plan)
-    return organization_deployment_name(plan.organization, plan.model, latest[0] + 1)
-
-
-def _numbered(body: dict[str, Any], plan: deploying.Plan) -> tuple[int, ModelDeployment | None]:
-    """The n of a deployment of that model; (0, None) for a name that is not of that form."""
-    stem = organization_deployment_name(plan.organization or "", plan.model, 0)[:-1]
-    number = body["metadata"]["name"].removeprefix(stem)
-    return (int(number), ModelDeployment.parse(body)) if number.isdecimal() else (0, None)
-
-
-def _taken(plan: deploying.Plan) -> Conflict:
-    return Conflict(
-        f"Model '{plan.model}' is already deployed in organization '{plan.organization}'; terminate it first"
-    )
 
 
 async def _named_in_body(request: Request) -> Entry[ModelDeployment]:
@@ -263,7 +216,7 @@ OPERATIONS = (
         {
             400: "A bad value.",
             **_NONE,
-            409: "Its pool is gone or going, or another manager owns a field that this would change.",
+            409: "Its pool is gone or going, the model is deployed again, or another manager owns a field.",
             422: "It hasn't ended.",
         },
         body=requests.DeploymentId,

@@ -158,6 +158,8 @@ def test_one_living_deployment_of_a_model_per_organization(world: Any, eventuall
     assert world.post("/deploy", _asked(world, pool, org_id="acme-1", model_name="m")).status_code == 409
     names = [world.get(f"/status/{uid}").json()["resource_name"] for uid in (first, second)]
     assert [name.rpartition("-")[2] for name in names] == ["1", "2"]
+    again = world.post("/start", {"deployment_id": first})
+    assert again.status_code == 409 and "already deployed" in again.json()["detail"]
     listed = world.get("/deployments?org_id=acme-1&limit=2").json()
     assert listed["total"] == 3 and len(listed["deployments"]) == 2
 
@@ -317,3 +319,33 @@ def test_a_deployment_of_a_pool_elsewhere_lives_beside_it(
     made = world.deployment(uid)
     shown = world.get(f"/status/{made}").json()
     assert (shown["namespace"], shown["pool_id"], shown["owner_id"]) == (namespace, uid, "kim")
+
+
+def test_a_deployment_whose_secret_cannot_be_stored_is_taken_back(
+    world: Any, kubectl: Callable[..., Any], namespace: str, eventually: Eventually
+) -> None:
+    """An admission rule that refuses our Secrets stands for whatever may go wrong between the two writes."""
+    spec = {"owner": {"id": "kim"}, "providerRef": {"name": "nosana"}}
+    pool = {"apiVersion": "calayer.dev/v1alpha1", "kind": "ComputePool", "metadata": {"name": "p"}, "spec": spec}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"secrets": "0"}}}
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(pool))
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(quota))
+    status = {"status": {"hard": {"secrets": "0"}, "used": {"secrets": "0"}}}
+    kubectl("patch", "quota", "q", "-n", namespace, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    uid = kubectl("get", "cpool", "p", "-n", namespace, "-o", "jsonpath={.metadata.uid}").stdout
+
+    kept: list[str] = []
+
+    def refused() -> bool:
+        body = _asked(world, uid, configuration={"engine": "vllm", "env": {"A_KEY": "hidden"}})
+        reply = world.post("/deploy", body)
+        kept.extend([reply.json()["deployment_id"]] if reply.status_code == 200 else [])
+        assert reply.status_code == 403 and "exceeded quota" in reply.json()["detail"], reply.text
+        assert "hidden" not in reply.text
+        return True
+
+    # The quota's plugin has a cache of its own: the first ones may pass.
+    eventually(refused)
+    stored = [item["metadata"]["uid"] for item in world.call("list", DEPLOYMENT.path(namespace))["items"]]
+    assert sorted(stored) == sorted(kept)
+    assert world.get(f"/listDeployments/{uid}").json()["total"] == len(kept)
