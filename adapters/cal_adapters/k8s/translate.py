@@ -39,6 +39,10 @@ POOL_ID: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?")
 ENDPOINT: Final = re.compile(r"(http|ws|tcp)://[-a-zA-Z0-9.:\[\]]{1,300}")
+#: Its parts go into URL paths.
+_HANDLE: Final = re.compile(
+    r"(?P<cluster>[-0-9A-Za-z]+)/(?P<namespace>[a-z0-9][-a-z0-9]*)/(?P<name>[a-z0-9][-a-z0-9]*)/(?P<uid>[-0-9A-Za-z]+)"
+)
 #: Resource names of whole GPUs by vendor, for offers that don't tell theirs.
 _VENDORS: Final = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe"}
 
@@ -57,10 +61,10 @@ class Handle:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        parts = text.split("/")
-        if len(parts) != 4 or not all(parts):
+        found = _HANDLE.fullmatch(text)
+        if found is None:
             raise Refused("This handle isn't one of the k8s adapter")
-        return cls(*parts)
+        return cls(**found.groupdict())
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def require_size(request: LaunchRequest) -> None:
 
 def may_be_namespace(pool_id: str) -> bool:
     """Whether a provider_pool_id could name a namespace; else it can only be the value of a node label."""
-    if not re.match(POOL_ID, pool_id):
+    if not re.fullmatch(POOL_ID, pool_id):
         raise Refused(f"provider_pool_id {pool_id!r} is neither a namespace nor a label value")
     return _NAMESPACE.fullmatch(pool_id) is not None
 

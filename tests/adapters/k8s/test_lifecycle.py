@@ -258,6 +258,8 @@ async def test_a_pool_may_be_a_label_of_nodes(
         ({"provider_pool_id": "cal-system"}, "operator's own"),
         ({"provider_pool_id": "kube-system"}, "belongs to Kubernetes"),
         ({"provider_pool_id": "no such thing!"}, "neither a namespace nor a label value"),
+        ({"provider_pool_id": "default\n"}, "neither a namespace nor a label value"),
+        ({"provider_pool_id": "../../../.."}, "neither a namespace nor a label value"),
         ({"namespace": "nowhere-at-all"}, "nowhere-at-all"),
         ({"workload": {"image": None}}, "image"),
         ({"workload": {"readinessProbe": {"tcpSocket": {"port": "grpc"}}}}, "grpc"),

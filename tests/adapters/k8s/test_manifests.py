@@ -121,7 +121,9 @@ def test_the_offers_selector_becomes_affinity(request_: Requests) -> None:
     assert terms == [{"matchExpressions": wanted}]
 
 
-@pytest.mark.parametrize("text", ["", "a/b/c", "a/b/c/d/e", "a//c/d", "cal-1-2"])
+@pytest.mark.parametrize(
+    "text", ["", "a/b/c", "a/b/c/d/e", "a//c/d", "cal-1-2", "../../../x", "a/b/c?d/e", "a/b/c/d\n"]
+)
 def test_a_handle_of_somebody_else_is_refused(text: str) -> None:
     with pytest.raises(Refused):
         Handle.read(text)
