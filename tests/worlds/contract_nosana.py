@@ -51,7 +51,7 @@ class NosanaWorld:
     faults: Mapping[Verb, Collection[Fault]] = {
         **dict.fromkeys(Verb, _READING),
         Verb.STOP: _READING | {Fault.ANSWER_LOST},
-        Verb.LAUNCH: _READING | {Fault.REFUSED, Fault.PRICE_ABOVE_CAP, Fault.ANSWER_LOST},
+        Verb.LAUNCH: _READING | {Fault.REFUSED, Fault.PRICE_ABOVE_CAP, Fault.INSUFFICIENT_FUNDS, Fault.ANSWER_LOST},
     }
     crowd = 105
 
@@ -117,6 +117,9 @@ class NosanaWorld:
         if fault is Fault.PRICE_ABOVE_CAP:
             dear = {**self._market, "usd_reward_per_hour": 99}
             plan = {"match": r"^GET /api/markets/\w+/$", "kind": "status", "status": 200, "body": dear}
+        elif fault is Fault.INSUFFICIENT_FUNDS:
+            spent = {"assignedCredits": 5, "reservedCredits": 1, "settledCredits": 4}
+            plan = {"match": _REQUESTS[Verb.CHECK], "kind": "status", "status": 200, "body": spent}
         else:
             lost_stop = verb is Verb.STOP and fault is Fault.ANSWER_LOST
             plan = {"match": _STOP if lost_stop else _REQUESTS[verb], **_FAULTS[fault]}

@@ -20,8 +20,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+import httpx
+
 from cal_adapters.contract import (
     Account,
+    Adapter,
     Context,
     Credentials,
     Instance,
@@ -35,6 +38,7 @@ from cal_adapters.contract import (
 from cal_adapters.errors import (
     CredentialsRefused,
     InstanceNotFound,
+    InsufficientFunds,
     NothingBought,
     OutcomeUnknown,
     PriceAboveCap,
@@ -44,6 +48,7 @@ from cal_adapters.nosana import logs, states, translate
 from cal_adapters.nosana.answers import Deployment
 from cal_adapters.nosana.client import Client
 from cal_adapters.nosana.faults import WrongState
+from cal_adapters.unusable import Unusable
 from cal_crds.node import Offer
 from cal_crds.provider import Capabilities, NosanaSettings, Support
 
@@ -152,6 +157,7 @@ class Nosana:
         try:
             async with asyncio.timeout(TRAITS.launch_timeout_seconds):
                 price = await self._price(address, request.max_price_per_hour)
+                await self._check_funds()
                 chosen = await self._draft(request, body)
                 await self._start(chosen)
         except TimeoutError as error:
@@ -171,6 +177,15 @@ class Nosana:
                 f"Nosana's market {address} now costs {price:f} US dollars per hour, above the cap {cap:f}"
             )
         return price
+
+    async def _check_funds(self) -> None:
+        """Without credits Nosana takes the order all the same, and lets it wait. An offer that isn't paid for is of no use."""
+        try:
+            available = (await self._client.balance()).available
+        except OutcomeUnknown:
+            return
+        if available <= 0:
+            raise InsufficientFunds(f"the Nosana account has {available:f} US dollars of credits left")
 
     async def _draft(self, request: LaunchRequest, body: dict[str, object]) -> Deployment:
         """The mark's deployment: an earlier one, or a new DRAFT."""
@@ -316,9 +331,13 @@ class Nosana:
         return logs.follow(self._client, self._node_url, translate.read_handle(handle).deployment, tail)
 
 
-def create(context: Context) -> Nosana:
+def create(context: Context) -> Adapter:
     """The adapter of one provider and credential; the credential's Secret has the key `apiKey`. No call is made."""
-    return Nosana(context)
+    try:
+        return Nosana(context)
+    except (httpx.InvalidURL, ValueError) as error:
+        # What the schema takes for a URL and isn't one, like http://[::1
+        return Unusable(TRAITS, f"endpoint {context.settings.endpoint!r} is no URL: {error}")
 
 
 def _chosen(found: Sequence[Deployment]) -> Deployment:

@@ -11,8 +11,7 @@ import pytest
 from worlds.contract_nosana import NosanaWorld
 from worlds.nosana import KEY, Nosana
 
-from cal_adapters.contract import Context, Credentials, Instance, Mark, State, Stop
-from cal_adapters.nosana import Nosana as Adapter
+from cal_adapters.contract import Adapter, Context, Credentials, Instance, Mark, State, Stop
 from cal_adapters.nosana import create
 from cal_crds.names import new_token
 from cal_crds.provider import NosanaSettings, ProviderSpec

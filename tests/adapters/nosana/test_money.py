@@ -13,6 +13,7 @@ from cal_adapters.contract import Mark, State, Stop
 from cal_adapters.errors import (
     CredentialsRefused,
     InstanceNotFound,
+    InsufficientFunds,
     OutcomeUnknown,
     PriceAboveCap,
     RateLimited,
@@ -276,6 +277,19 @@ async def test_insufficient_funds_is_not_gone_and_is_stopped_for_good(rig: Any) 
     await rig.tell("account", key=rig.key, owner=(await rig.ask("stats"))["owners"][0], assigned=1000)
     await rig.advance(3600)
     assert await rig.ask("billing") == []
+
+
+async def test_an_account_without_credits_buys_nothing(rig: Any, make_mark: Any) -> None:
+    owner = (await rig.ask("stats"))["owners"][0]
+    await rig.tell("account", key=rig.key, owner=owner, assigned=0)
+    with pytest.raises(InsufficientFunds, match="0 US dollars"):
+        await rig.adapter.launch(await rig.world.request(make_mark()))
+    assert await rig.ask("deployments") == []
+
+
+async def test_a_balance_that_can_not_be_read_stops_nobody(rig: Any) -> None:
+    await rig.fault("^GET /api/credits", "html", status=503, times=2)
+    await rig.running()
 
 
 async def test_insufficient_funds_comes_back_by_itself(rig: Any) -> None:

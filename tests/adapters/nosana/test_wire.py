@@ -136,6 +136,13 @@ async def test_a_refused_connection_was_never_sent(at_url: Any, free_port: int) 
             await call()
 
 
+async def test_an_endpoint_that_is_no_url_is_refused_by_every_verb(at_url: Any) -> None:
+    adapter = at_url("http://[::1")
+    for call in (adapter.check, adapter.offers, adapter.list_marked, lambda: adapter.stop(HANDLE)):
+        with pytest.raises(Refused, match="is no URL"):
+            await call()
+
+
 async def test_an_unknown_host_was_never_sent(at_url: Any) -> None:
     with pytest.raises(NotSent):
         await at_url("http://nosana.invalid").check()
