@@ -17,7 +17,7 @@ from cal_adapters.akash.client import Console
 from cal_adapters.akash.translate import UACT, UAKT, Rates
 from cal_adapters.akash.wire import Deployment, User, Wallet
 from cal_adapters.contract import Mark
-from cal_adapters.errors import AdapterError, CredentialsRefused, InstanceNotFound, OutcomeUnknown, Refused
+from cal_adapters.errors import AdapterError, CredentialsRefused, InstanceNotFound, OutcomeUnknown
 
 #: Look-ups of names at once.
 _AT_ONCE: Final = 8
@@ -172,10 +172,3 @@ class Holdings:
             )
         self.remember(dseq, owner, names)
         return names
-
-
-def checked_denom(denom: str) -> str:
-    """The configured denomination. Refused for others than uact and uakt."""
-    if denom not in (UACT, UAKT):
-        raise Refused(f"denom must be {UACT} or {UAKT}, not {denom!r}")
-    return denom

@@ -19,8 +19,8 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from cal_adapters.akash import logs as gateway
-from cal_adapters.akash import manifest, sdl, translate
-from cal_adapters.akash.account import Holdings, checked_denom
+from cal_adapters.akash import manifest, sdl, states, translate
+from cal_adapters.akash.account import Holdings
 from cal_adapters.akash.bidding import Bidding, Order, Step, order_of, starting
 from cal_adapters.akash.client import Console
 from cal_adapters.akash.wire import Created
@@ -87,7 +87,7 @@ _REMEMBERED: Final = 1000
 
 
 def create(context: Context) -> AkashAdapter:
-    """The Akash adapter. Refused if the settings name a denomination that it doesn't know."""
+    """The Akash adapter. Never fails: what is wrong with its settings is said by the calls that need them."""
     settings = context.settings.akash or AkashSettings()
     key = context.credentials.data.get("apiKey") if context.credentials else None
     return AkashAdapter(context, settings, Console(context.settings.endpoint, key))
@@ -100,7 +100,7 @@ class AkashAdapter:
 
     def __init__(self, context: Context, settings: AkashSettings, console: Console) -> None:
         self._context, self._settings, self._console = context, settings, console
-        self._holdings = Holdings(console, checked_denom(settings.denom))
+        self._holdings = Holdings(console, settings.denom)
         self._bidding = Bidding(console, self._holdings, timedelta(seconds=settings.bid_wait_seconds))
         self._orders: dict[str, Order] = {}
         self._launched: dict[Mark, Instance] = {}
@@ -179,10 +179,10 @@ class AkashAdapter:
 
     async def _look(self, handle: str, order: Order | None) -> Step:
         shown = await self._holdings.show(handle)
-        lease = translate.current(shown)
+        lease = states.current(shown)
         if lease is None:
             return await self._bidding.step(handle, shown, order)
-        seen = translate.observed(shown, lease, await self._holdings.rates_if_known(lease.price.denom))
+        seen = states.observed(shown, lease, await self._holdings.rates_if_known(lease.price.denom))
         if seen.state is State.RUNNING:
             self._orders.pop(handle, None)  # from here on there is only looking
         elif order is not None and lease.state == "active" and lease.status is None:
@@ -259,7 +259,7 @@ class AkashAdapter:
 
     async def _source(self, handle: str) -> gateway.Source | None:
         """Where the logs of the running lease are; None if there is none."""
-        lease = translate.current(await self._holdings.show(handle))
+        lease = states.current(await self._holdings.show(handle))
         if lease is None or lease.state not in ("active", "reclaiming"):
             return None
         host = (await self._console.provider(lease.id.provider)).host_uri

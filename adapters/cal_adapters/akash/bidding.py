@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from cal_adapters.akash import translate
+from cal_adapters.akash import states, translate
 from cal_adapters.akash.account import Holdings
 from cal_adapters.akash.client import Console
 from cal_adapters.akash.manifest import manifest_hash, manifest_text
@@ -125,11 +125,11 @@ class Bidding:
             return so_far(shown, State.STARTING, error.message)
         if leased is None:
             return so_far(shown, State.STARTING, f"taking the bid of {bid.id.provider}")
-        lease = translate.current(leased)
+        lease = states.current(leased)
         if lease is None or translate.handle(leased.deployment.id.owner, leased.deployment.id.dseq) != handle:
             raise OutcomeUnknown(f"Akash took a bid on the deployment {bid.id.dseq}, but doesn't show its lease")
         rates = await self._holdings.rates_if_known(lease.price.denom)
-        return starting(translate.observed(leased, lease, rates))
+        return starting(states.observed(leased, lease, rates))
 
     async def _lease(self, order: Order, bid: LeaseId) -> Deployment | None:
         """Takes a bid, or hands over the manifest again. None if it takes its time: then the next look tells what came of it."""

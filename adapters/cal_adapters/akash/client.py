@@ -37,7 +37,7 @@ from cal_adapters.akash.wire import (
     User,
     Wallet,
 )
-from cal_adapters.errors import CredentialsRefused, NotSent, OutcomeUnknown
+from cal_adapters.errors import CredentialsRefused, NotSent, OutcomeUnknown, Refused
 
 DEFAULT_ENDPOINT: Final = "https://console-api.akash.network"
 #: The Console asks the leases' providers before it answers, up to 15 s each: hence the long reads.
@@ -62,8 +62,9 @@ class Console:
     def __init__(self, endpoint: str | None, key: str | None) -> None:
         self._key = key
         self._ahead = timedelta(0)
+        base, self._misconfigured = _base(endpoint or DEFAULT_ENDPOINT)
         self._http = httpx.AsyncClient(
-            base_url=(endpoint or DEFAULT_ENDPOINT).rstrip("/"),
+            base_url=base,
             trust_env=False,
             follow_redirects=False,
             limits=httpx.Limits(max_connections=16, keepalive_expiry=30.0),
@@ -158,6 +159,8 @@ class Console:
             return await self._send(request, what)
 
     async def _send(self, request: httpx.Request, what: str) -> bytes:
+        if self._misconfigured:
+            raise Refused(self._misconfigured)
         try:
             # httpx bounds each step; a server that drips must not hold us for ever either.
             async with asyncio.timeout(request.extensions["timeout"]["read"] + 1.0):
@@ -211,6 +214,14 @@ async def _bounded(answer: httpx.Response, what: str) -> bytes:
             raise OutcomeUnknown(f"Akash gave an answer of more than {_MAX_BODY} bytes when asked to {what}")
         parts.append(part)
     return b"".join(parts)
+
+
+def _base(endpoint: str) -> tuple[str, str | None]:
+    """The endpoint without its last slash; if it is none, what to tell whoever calls."""
+    try:
+        return str(httpx.URL(endpoint)).rstrip("/"), None
+    except httpx.InvalidURL as error:
+        return "", f"The provider's endpoint is no address: {outcome.quoted(str(error))}"
 
 
 @cache

@@ -56,7 +56,10 @@ def proxy_url(settings: ProviderSpec) -> str:
     configured = settings.akash.provider_proxy if settings.akash else None
     if configured is None and (settings.endpoint or DEFAULT_ENDPOINT).rstrip("/") != DEFAULT_ENDPOINT:
         raise Refused("Logs need akash.providerProxy: the provider proxy that belongs to this endpoint")
-    parts = urlsplit(configured or DEFAULT_PROXY)
+    try:
+        parts = urlsplit(configured or DEFAULT_PROXY)
+    except ValueError as error:
+        raise Refused(f"akash.providerProxy is no address: {error}") from error
     return parts._replace(scheme="wss" if parts.scheme == "https" else "ws").geturl()
 
 

@@ -15,7 +15,7 @@ from worlds.contract_akash import AkashWorld
 
 from cal_adapters.akash import AkashAdapter
 from cal_adapters.contract import Context, Credentials, Instance, Mark, Stop
-from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NotSent, OutcomeUnknown, RateLimited
+from cal_adapters.errors import CredentialsRefused, InstanceNotFound, NotSent, OutcomeUnknown, RateLimited, Refused
 
 pytestmark = pytest.mark.anyio
 
@@ -276,3 +276,30 @@ async def test_the_providers_clock_counts_not_ours(
     await adapter.advance(instance.handle, request)
     assert (await adapter.observe(instance.handle)).price_per_hour is not None
     assert await adapter.stop(instance.handle) is Stop.GONE
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "http://host:99999999", "https://[x]/"])
+async def test_an_endpoint_that_is_none_is_told_by_the_calls_not_by_the_making(
+    world: AkashWorld, make: Make, endpoint: str
+) -> None:
+    context = world.context()
+    adapter = make(replace(context, settings=context.settings.model_copy(update={"endpoint": endpoint})))
+    for call in (adapter.check(), adapter.offers(), adapter.list_marked()):
+        with pytest.raises((Refused, NotSent)):
+            await call
+
+
+async def test_a_coin_that_nobody_knows_is_told_when_it_is_needed(
+    world: AkashWorld, make: Make, new_request: NewRequest
+) -> None:
+    world.akash.state.accounts[0].denom = None
+    context = world.context()
+    assert context.settings.akash is not None
+    settings = context.settings.model_copy(
+        update={"akash": context.settings.akash.model_copy(update={"denom": "ubtc"})}
+    )
+    adapter = make(replace(context, settings=settings))
+    assert (await adapter.check()).balance is None
+    with pytest.raises(Refused, match="ubtc"):
+        await launched(adapter, new_request)
+    assert world.akash.state.deployments == {}
