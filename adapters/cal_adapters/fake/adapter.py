@@ -10,7 +10,7 @@ import functools
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -152,7 +152,7 @@ class DemoAdapter:
         self._meet_faults("logs")
         return self._lines(self._entry(handle))[-tail:] if tail > 0 else []
 
-    async def follow(self, handle: str, tail: int) -> AsyncIterator[str]:
+    async def follow(self, handle: str, tail: int) -> AsyncGenerator[str, None]:
         """The last lines, then each as it comes, until the instance is over."""
         told = max(0, len(self._lines(self._entry(handle))) - max(0, tail))
         while True:

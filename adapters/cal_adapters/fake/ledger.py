@@ -241,6 +241,10 @@ class Ledger:
         now = self.now()
         return [Mark.read(entry.mark or "") for entry in self._all("1 = ?", 1) if entry.live(now)]
 
+    def history(self) -> list[Entry]:
+        """Every instance that was ever bought, also what is over (for a day)."""
+        return self._all("1 = ?", 1)
+
     # --- the file
 
     @contextmanager

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Final, ParamSpec, TypeVar
 
 from cal_adapters.contract import Account, Context, Instance, LaunchRequest, Mark, Observation, Stop, Traits
@@ -92,11 +93,12 @@ class LocalAdapter:
     async def logs(self, handle: str, tail: int) -> Sequence[str]:
         return await _threaded(lambda: logs.last_lines(self._known(handle).home, tail))
 
-    async def follow(self, handle: str, tail: int) -> AsyncIterator[str]:
+    async def follow(self, handle: str, tail: int) -> AsyncGenerator[str, None]:
         """The last lines, then each as it comes, until the instance has ended (an interruption isn't an end)."""
         look = await _threaded(self._known, handle)
-        async for line in logs.follow(look.home, tail, over=lambda: self._silent(handle)):
-            yield line
+        async with aclosing(logs.follow(look.home, tail, over=lambda: self._silent(handle))) as lines:
+            async for line in lines:
+                yield line
 
     async def close(self) -> None:
         """Holds nothing open."""

@@ -124,8 +124,11 @@ class Home:
 
     def segments(self) -> list[int]:
         """Numbers of the log segments, oldest first."""
-        names = (name.removeprefix("log.") for name in os.listdir(self.path) if name.startswith("log."))
-        return sorted(int(name) for name in names if name.isdigit())
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:  # forgotten meanwhile
+            return []
+        return sorted(int(name[4:]) for name in names if name.startswith("log.") and name[4:].isdigit())
 
     def segment(self, number: int) -> Path:
         return self.path / f"log.{number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import BinaryIO, Final
 
 from cal_adapters.local.home import Home
@@ -20,7 +20,7 @@ def last_lines(home: Home, count: int) -> list[str]:
     return [_text(line) for line in lines[-count:]] if count > 0 else []
 
 
-async def follow(home: Home, tail: int, over: Callable[[], bool]) -> AsyncIterator[str]:
+async def follow(home: Home, tail: int, over: Callable[[], bool]) -> AsyncGenerator[str, None]:
     """The last `tail` lines, then each as it comes; ends when `over()` was true before all had been read."""
     history, place = await asyncio.to_thread(_end, home, max(0, tail))
     whole = [line for finished, line in history if finished]

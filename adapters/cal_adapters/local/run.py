@@ -172,10 +172,15 @@ class Run:
         self._log.close()
         if not self._folder_is_ours():
             return
-        if self._why == "interrupt" and not self._home.stopped():
+        if self._was_interrupted() and not self._home.stopped():
             self._save(state="interrupted", ended=time.time(), message="interrupted, starts again")
         else:
             self._end_record(*_outcome(self._status, self._why, self._request.memory))
+
+    def _was_interrupted(self) -> bool:
+        """At a shutdown everybody gets SIGTERM at once: the command may be the first to end of it."""
+        ended_by_it = self._status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        return self._why == "interrupt" or (self._sigterm and self._why is None and ended_by_it)
 
     def _log_is_open(self) -> bool:
         return any(key.data == "log" for key in self._selector.get_map().values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -106,6 +107,7 @@ def observation(look: Look) -> Observation:
         exit_code=look.record.exit_code if look.ended and look.record is not None else None,
         started=_moment(look.record.started) if look.record is not None and look.record.started else None,
         price_per_hour=Decimal(0),
+        node_address=socket.gethostname(),
     )
 
 

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,44 @@ async def test_stop_all_does_not_revive_what_was_stopped(
     await gone(instance.handle)
     assert await asyncio.to_thread(stop_all, here) == "interrupted: 0\n"
     assert (await local.observe(instance.handle)).state is State.TERMINATED
+
+
+async def test_a_shutdown_that_ends_the_command_first_is_an_interruption_all_the_same(
+    here: LocalWorld, mark: Mark, launched: Launched, reach: Reach, eventually: Callable[..., Any]
+) -> None:
+    """SIGTERM to all processes at once; the shim is held up, so that it sees its command's end first."""
+    instance = await launched(mark)
+    home = home_of(here, mark)
+    (command,) = processes_of(mark)
+    kernel.signal_holder(home.lock, signal.SIGSTOP)
+    os.kill(command, signal.SIGTERM)
+    eventually(lambda: not processes_of(mark))
+    kernel.signal_holder(home.lock, signal.SIGTERM)
+    kernel.signal_holder(home.lock, signal.SIGCONT)
+    eventually(lambda: kernel.lock_holder(home.lock) is None)
+    record = home.record()
+    assert record is not None
+    assert record.state == "interrupted"
+    await reach(instance.handle, State.RUNNING)
+
+
+async def test_a_command_that_somebody_else_ends_has_failed(mark: Mark, launched: Launched, reach: Reach) -> None:
+    instance = await launched(mark)
+    (command,) = processes_of(mark)
+    os.kill(command, signal.SIGTERM)
+    seen = await reach(instance.handle, State.FAILED)
+    assert (seen.exit_code, seen.message) == (143, "ended by SIGTERM")
+
+
+async def test_a_follower_of_what_is_forgotten_comes_to_an_end(
+    here: LocalWorld, local: LocalAdapter, mark: Mark, launched: Launched
+) -> None:
+    instance = await launched(mark)
+    await here.say(mark, "begun")
+    async with aclosing(local.follow(instance.handle, 10)) as lines:
+        assert await asyncio.wait_for(anext(lines), 30) == "begun"
+        shutil.rmtree(here.state_dir)
+        assert await asyncio.wait_for(anext(lines, "the end"), 30) == "the end"
 
 
 async def test_after_a_restart_of_the_machine_it_starts_again(
