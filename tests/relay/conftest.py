@@ -177,11 +177,11 @@ class Bought:
         """What the operator writes."""
         await self.market.cluster.merge_patch(f"{self.path}/status", {"status": status})
 
-    async def keep(self, lines: Sequence[str]) -> None:
-        """The operator archives its log."""
+    async def keep(self, lines: Sequence[str], uid: str | None = None) -> None:
+        """The operator archives its log; `uid`: that of another node of this name."""
         body = archive.build(
             node_name=self.name,
-            node_uid=self.uid,
+            node_uid=uid or self.uid,
             namespace=self.market.namespace,
             deployment=(self.market.deployment, self.market.deployment_uid),
             instance_id=self.id,

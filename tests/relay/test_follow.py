@@ -181,6 +181,15 @@ async def test_a_finished_workload_is_read_from_its_archive(follow: Any, market:
     assert client.frames[-1]["type"] == "end"
 
 
+async def test_the_archive_of_an_earlier_node_of_the_same_name_is_not_shown(follow: Any, market: Any) -> None:
+    node = await market.node()
+    await node.keep(["of the earlier one"], uid="00000000-0000-4000-8000-000000000000")
+    await node.status(goneTime="2026-01-01T00:00:00Z")
+    client = await follow(node.uid)
+    await client.until(lambda seen: seen.frames and seen.frames[-1]["type"] == "end")
+    assert "of the earlier one" not in client.lines
+
+
 async def test_a_stop_seen_while_following_ends_with_the_archive(follow: Any, market: Any) -> None:
     """The operator archives, then the instance and the node go; the client gets each line once, and the end."""
     node = await market.node()
