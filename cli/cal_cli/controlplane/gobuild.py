@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ _VERSION_FLAGS = " ".join(
     for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 )
 _TICK = 1.0
+_SPEAK_EVERY = 15.0
 
 Say = Callable[[str], None]
 
@@ -101,9 +103,11 @@ def _uncompiled(go: str, package: str, env: dict[str, str], say: Say) -> set[str
     errors: list[str] = []
 
     def watch(stream: Iterator[str]) -> None:
+        spoke = 0.0
         for line in stream:
             errors.append(line)
-            if len(errors) % 50 == 1:
+            if time.monotonic() - spoke > _SPEAK_EVERY:
+                spoke = time.monotonic()
                 say(line.strip())
 
     reader = threading.Thread(target=watch, args=(process.stderr,), daemon=True)
