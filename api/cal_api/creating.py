@@ -23,7 +23,7 @@ async def create(port: Backend, namespace: str, plan: Plan) -> Entry[ModelDeploy
     name = await _name(port, plan)
     body = {**plan.body, "metadata": {**plan.body["metadata"], "name": name}}
     try:
-        entry = await port.writer.create(port.store.deployments, namespace, body)
+        entry = await port.writer.create(port.store.deployments, namespace, body, unique=not plan.organization)
     except Exists as error:
         raise taken(plan.model, plan.organization) from error
     if plan.secrets:

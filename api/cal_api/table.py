@@ -165,7 +165,9 @@ class Table(Generic[R]):
             # Stored under another schema than ours: one object that can't be shown must not hide all others.
             _LOG.warning("%s %s can't be read: %s", self.kind.name, metadata.get("name"), error.errors()[0]["msg"])
             return None
-        times = [str(entry["time"]) for entry in metadata.get("managedFields") or [] if entry.get("time")]
+        # A manager's time moves only when it owns other fields than before; conditions tell of the rest.
+        times = [entry.get("time") for entry in metadata.get("managedFields") or []]
+        times += [entry.get("lastTransitionTime") for entry in body.get("status", {}).get("conditions") or []]
         return Entry(
             uid=metadata["uid"],
             namespace=metadata.get("namespace", ""),
@@ -173,7 +175,7 @@ class Table(Generic[R]):
             version=version,
             object=parsed,
             managed_by=ownership.managed_by(metadata),
-            updated=max(times, default=str(metadata.get("creationTimestamp", ""))),
+            updated=max(filter(None, times), default=str(metadata.get("creationTimestamp", ""))),
         )
 
     def _insert(self, new: Entry[R], old: Entry[R] | None) -> Entry[R]:

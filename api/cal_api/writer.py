@@ -5,6 +5,7 @@ Objects are created and changed by server-side apply without force (see `ownersh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from cal_crds.meta import API_VERSION, MANAGER_API, NODE
 #: No object ever has this version: an apply that carries it makes a new object, or is refused when there is one.
 _NO_VERSION = "1"
 _TRIES = 8
+#: How often a create whose answer was lost is tried again, and after how many seconds.
+_LOST_ANSWERS, _PAUSE = 2, 0.3
 
 
 class Exists(Exception):
@@ -45,15 +48,27 @@ class Writer:
     def __init__(self, connection: Cluster, store: Store) -> None:
         self._cluster, self._store = connection, store
 
-    async def create(self, table: Table[Any], namespace: str, body: Body) -> Entry[Any]:
-        """A new object. Exists if the name is taken: etcd decides, no look beforehand could."""
+    async def create(self, table: Table[Any], namespace: str, body: Body, *, unique: bool = False) -> Entry[Any]:
+        """A new object. Exists if the name is taken: etcd decides, no look beforehand could.
+
+        `unique`: nobody else would choose this name. So when an answer is lost it is tried again under the same name, and what is found
+        there then is the first try's: the client is not left to ask again and get a second one.
+        """
         metadata = {**body["metadata"], "namespace": namespace, "resourceVersion": _NO_VERSION}
         whole = {"apiVersion": API_VERSION, "kind": table.kind.name, **body, "metadata": metadata}
-        try:
-            made = await self._cluster.apply(table.kind.path(namespace, metadata["name"]), whole, MANAGER_API)
-        except cluster.Conflict as error:
-            raise Exists from error
-        return self._taken(table, made)
+        path = table.kind.path(namespace, metadata["name"])
+        for attempt in range(_LOST_ANSWERS + 1):
+            try:
+                return self._taken(table, await self._cluster.apply(path, whole, MANAGER_API))
+            except cluster.Conflict as error:
+                if not (unique and attempt):
+                    raise Exists from error
+                return self._taken(table, await self._cluster.get(path))
+            except cluster.Unavailable:
+                if not unique or attempt == _LOST_ANSWERS:
+                    raise
+                await asyncio.sleep(_PAUSE)
+        raise AssertionError("every turn returns or raises")
 
     async def change(self, table: Table[Any], entry: Entry[Any], change: Mapping[str, Any]) -> Changed:
         """Merge `change` into what the api owns of the object. Conflict names the manager that owns one of its fields."""
