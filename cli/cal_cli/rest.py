@@ -29,9 +29,9 @@ class Rest:
         self.base = base.rstrip("/")
         key = os.environ.get("CAL_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # A proxy is for the world outside; it must not see what goes to this machine.
-        local = httpx.URL(self.base).host in ("127.0.0.1", "localhost", "::1")
-        self._client = httpx.Client(base_url=self.base, headers=headers, timeout=_TIMEOUT, trust_env=not local)
+        # A proxy is for the world outside; it can't reach this machine.
+        outside = not is_loopback(self.base)
+        self._client = httpx.Client(base_url=self.base, headers=headers, timeout=_TIMEOUT, trust_env=outside)
 
     def get(self, path: str, **query: str | int | None) -> Body:
         return self._request("GET", path, params={k: v for k, v in query.items() if v is not None})
@@ -54,6 +54,11 @@ class Rest:
         if not isinstance(body, dict):
             raise Failure(f"{self.base}{path} answered with something that is not an object")
         return body
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
 
 
 def connect(url: str | None, state: StateDir) -> Rest:

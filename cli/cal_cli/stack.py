@@ -98,8 +98,10 @@ def _argv(name: str, settings: Settings, kubeconfig: Path, flags: list[str]) -> 
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would override the flags."""
-    return {name: value for name, value in os.environ.items() if name != "KUBECONFIG" and not name.startswith("CAL_")}
+    """Ours, without what would override the flags. A proxy is for providers: what is on this machine is reached directly."""
+    env = {name: value for name, value in os.environ.items() if name != "KUBECONFIG" and not name.startswith("CAL_")}
+    direct = ",".join(filter(None, [env.get("NO_PROXY") or env.get("no_proxy"), "127.0.0.1,localhost"]))
+    return {**env, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _ready(port: int) -> Callable[[], bool]:

@@ -167,7 +167,10 @@ class _Run:
     def _record(self, running: list[Member]) -> None:
         self.state.members = running
         self.state.kubeconfig = str(self._kubeconfig or "")
-        self._settings.state.write(self.state)
+        try:
+            self._settings.state.write(self.state)
+        except OSError as error:  # a full disk must not end what still runs
+            say(f"the state file can't be written: {error.strerror}")
 
 
 def _settings(request: Request) -> Settings:

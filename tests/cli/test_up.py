@@ -178,6 +178,19 @@ def test_a_cluster_of_the_users_own(calctl: Calctl, binaries: dict[str, Path], t
         plane.stop()
 
 
+def test_a_proxy_for_the_world_outside_is_not_asked_for_what_is_here(calctl: Calctl, free_port: int) -> None:
+    dead = f"http://127.0.0.1:{free_port}"
+    calctl.env |= dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"), dead
+    )
+    calctl.up("--demo")
+    assert "demo" in calctl("get", "providers").stdout
+    calctl("create", "pool", "p", "--provider", "demo")
+    calctl("deploy", "m", "--pool", "p", "--image", "x", "--gpus", "1", "--wait", "--timeout", "60")
+    assert calctl("logs", "m").stdout
+    assert calctl("get", "deployments", "m", "-o", "yaml").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
