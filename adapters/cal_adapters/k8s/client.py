@@ -158,18 +158,23 @@ class Client:
         return _of_kind("Pod", body)
 
     async def apply(self, plural: str, body: Body) -> Body:
-        """Server-side apply: makes the object, or makes it so."""
-        metadata = body["metadata"]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+        """Makes the object; where there is one of that name, makes it so by server-side apply."""
+        collection = f"/api/v1/namespaces/{body['metadata']['namespace']}/{plural}"
+        manager = {"fieldManager": MANAGER_OPERATOR}
         with translated():
-            made = await self._cluster.request(
-                "PATCH",
-                path,
-                body=body,
-                query={"fieldManager": MANAGER_OPERATOR},
-                headers={"Content-Type": wire.APPLY_PATCH},
-                timeout=REQUEST_SECONDS,
-            )
+            try:
+                made = await self._cluster.request(
+                    "POST", collection, body=body, query=manager, timeout=REQUEST_SECONDS
+                )
+            except wire.AlreadyExists:
+                made = await self._cluster.request(
+                    "PATCH",
+                    f"{collection}/{body['metadata']['name']}",
+                    body=body,
+                    query={**manager, "force": "true"},
+                    headers={"Content-Type": wire.APPLY_PATCH},
+                    timeout=REQUEST_SECONDS,
+                )
         return _of_kind(body["kind"], made)
 
     async def delete(self, plural: str, namespace: str, name: str, **preconditions: str) -> None:
