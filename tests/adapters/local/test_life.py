@@ -89,7 +89,8 @@ async def test_when_the_lifeline_breaks_it_is_interrupted_and_then_started_again
     instance = await launched(mark)
     first, port = processes_of(mark), (await local.observe(instance.handle)).endpoint
     os.close(write_end)
-    eventually(lambda: not processes_of(mark))
+    eventually(lambda: kernel.lock_holder(home_of(here, mark).lock) is None)
+    assert processes_of(mark) == []
     record = home_of(here, mark).record()
     assert record is not None
     assert record.state == "interrupted"
