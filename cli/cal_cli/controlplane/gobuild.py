@@ -74,8 +74,10 @@ def _build(missing: list[str], target: Path, compiled: Path, say: Say) -> None:
 
 
 def _environment(compiled: Path) -> dict[str, str]:
+    # Go wants a home for its modules, also where the environment is empty.
+    home = {"HOME": str(Path.home())}
     own = {"GOCACHE": str(compiled), "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
-    return {**os.environ, **own}
+    return {**home, **os.environ, **own}
 
 
 def _go(say: Say) -> str:
