@@ -9,7 +9,8 @@ from math import ceil
 from typing import Any
 
 from cal_api import echo, replies
-from cal_api.values import ZERO_UUID, snake
+from cal_api.values import ZERO_UUID, snake, strategy_of
+from cal_crds import quantities
 from cal_crds.base import rfc3339
 from cal_crds.deployment import (
     TERMINAL_STATES,
@@ -34,18 +35,6 @@ _BY_BEAT = {
 }
 #: Stands for a node that never reported anything; its state and time are not looked at.
 _SILENT = Heartbeat(state=HeartbeatState.READY, time=datetime.min.replace(tzinfo=UTC))
-_UNITS = {
-    "": 1.0,
-    "m": 1e-3,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2.0**10,
-    "Mi": 2.0**20,
-    "Gi": 2.0**30,
-    "Ti": 2.0**40,
-}
 
 
 # --- pools -------------------------------------------------------------------------------------------------------------
@@ -61,6 +50,7 @@ def pool_state(pool: ComputePool) -> PoolState:
 
 
 def pool(resource: ComputePool, pool_type: str, updated: str) -> replies.Pool:
+    """`pool_type` is its provider's: job or cluster."""
     spec, status, rest = resource.spec, resource.status, kept(resource.metadata.annotations)
     state = pool_state(resource)
     return replies.Pool(
@@ -75,7 +65,7 @@ def pool(resource: ComputePool, pool_type: str, updated: str) -> replies.Pool:
         allowed_gpu_types=spec.allowed_gpu_types,
         max_cost_per_hour=Decimal(spec.max_cost_per_hour) if spec.max_cost_per_hour else None,
         is_dedicated=spec.tenancy == Tenancy.DEDICATED,
-        scheduling_policy_json=rest.get("scheduling_policy_json") or _policy(resource),
+        scheduling_policy_json=_policy(resource, rest.get("scheduling_policy_json", "")),
         provider_pool_id=spec.provider_pool_id or "",
         provider_credential_name=spec.provider_ref.credential,
         pool_type=pool_type,
@@ -94,8 +84,15 @@ def pool(resource: ComputePool, pool_type: str, updated: str) -> replies.Pool:
     )
 
 
-def _policy(resource: ComputePool) -> str:
-    return json.dumps({"strategy": snake(resource.spec.placement.strategy)}, separators=(",", ":"))
+def _policy(resource: ComputePool, sent: str) -> str:
+    """As it was sent, while it still says what the spec says."""
+    strategy = resource.spec.placement.strategy
+    try:
+        if sent and strategy_of(sent) == strategy:
+            return sent
+    except ValueError:
+        pass  # somebody edited the annotation
+    return json.dumps({"strategy": snake(strategy)}, separators=(",", ":"))
 
 
 # --- deployments -------------------------------------------------------------------------------------------------------
@@ -190,8 +187,8 @@ def node(resource: ComputeNode, last_beat: datetime | None, updated: str) -> rep
     spec, status = resource.spec, resource.status
     beat = status.heartbeat or _SILENT
     offer, wanted = spec.offer, spec.workload.resources
-    vcpu = ceil(amount(wanted.cpu)) if wanted and wanted.cpu else offer.vcpu or 0
-    ram = ceil(amount(wanted.memory) / 1e9) if wanted and wanted.memory else offer.ram_gb or 0
+    vcpu = ceil(quantities.parse(wanted.cpu)) if wanted and wanted.cpu else offer.vcpu or 0
+    ram = ceil(quantities.parse(wanted.memory) / 10**9) if wanted and wanted.memory else offer.ram_gb or 0
     instance = status.instance
     return replies.Node(
         id=resource.metadata.uid,
@@ -220,12 +217,6 @@ def node(resource: ComputeNode, last_beat: datetime | None, updated: str) -> rep
         namespace=resource.metadata.namespace or "",
         resource_name=resource.metadata.name,
     )
-
-
-def amount(quantity: str) -> float:
-    """A quantity as a number: "500m" is 0.5."""
-    number = quantity.rstrip("mkMGTi")
-    return float(number) * _UNITS[quantity[len(number) :]]
 
 
 def _first(said: int | None, bought: int) -> int:
