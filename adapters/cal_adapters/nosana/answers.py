@@ -5,14 +5,20 @@ Times are the provider's: `datetime` where it sends RFC 3339, seconds since the 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 #: A base58 address. Checked, since it becomes part of our handles and of paths.
 Address = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,64}$")]
+Slug = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+#: Seconds since the epoch, up to the year 9999.
+Seconds = Annotated[int, Field(ge=0, le=253402300799)]
+Dollars = Annotated[Decimal, Field(ge=-(10**9), le=10**9)]
+#: RFC 3339, of this century.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC))]
 
 
 class Answer(BaseModel):
@@ -25,23 +31,22 @@ class Market(Answer):
     """A pool of like machines with one price. `GET /api/markets/`."""
 
     address: Address
-    slug: str
-    name: str = ""
-    type: str = ""
+    slug: Slug
+    type: str = Field(default="", max_length=64)
     #: The contract leaves its type open; a market without a readable one can't be sold.
     usd_reward_per_hour: Any = None
-    network_fee_percentage: Decimal = Decimal(0)
-    gpu_types: list[str] = Field(default_factory=list)
+    network_fee_percentage: Annotated[Decimal, Field(ge=0, le=1000)] = Decimal(0)
+    gpu_types: list[Annotated[str, Field(max_length=100)]] = Field(default_factory=list)
     #: GB of GPU memory that every machine has at least.
-    lowest_vram: Decimal | None = None
+    lowest_vram: Annotated[Decimal, Field(ge=0, le=4096)] | None = None
 
 
 class Balance(Answer):
     """`GET /api/credits/balance`."""
 
-    assigned: Decimal = Field(alias="assignedCredits")
-    reserved: Decimal = Field(alias="reservedCredits")
-    settled: Decimal = Field(alias="settledCredits")
+    assigned: Dollars = Field(alias="assignedCredits")
+    reserved: Dollars = Field(alias="reservedCredits")
+    settled: Dollars = Field(alias="settledCredits")
 
     @property
     def available(self) -> Decimal:
@@ -60,7 +65,7 @@ class Endpoint(Answer):
 
     op: str = Field(alias="opId")
     port: int | str
-    url: str
+    url: str = Field(max_length=2048)
 
 
 class Deployment(Answer):
@@ -75,8 +80,8 @@ class Deployment(Answer):
     endpoints: list[Endpoint] = Field(default_factory=list)
     #: Running jobs; queued ones don't count.
     active_jobs: int = 0
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class Job(Answer):
@@ -85,8 +90,8 @@ class Job(Answer):
     job: Address
     #: QUEUED RUNNING COMPLETED STOPPED.
     state: str
-    time_start: int = 0
-    created_at: datetime
+    time_start: Seconds = 0
+    created_at: Moment
 
 
 class Diagnosis(Answer):
@@ -130,7 +135,7 @@ class OperationState(Answer):
     """How an operation of a job went."""
 
     status: str | None = None
-    exit_code: int | None = Field(default=None, alias="exitCode")
+    exit_code: Annotated[int, Field(ge=-1000, le=100000)] | None = Field(default=None, alias="exitCode")
     logs: list[LogEntry] = Field(default_factory=list)
     error: OperationError | None = None
     diagnostics: Diagnostics = Diagnostics()
@@ -147,11 +152,10 @@ class JobDetail(Answer):
     """`GET /api/deployments/{id}/jobs/{job}`."""
 
     #: All ones (`NOBODY`) before a machine has taken the job.
-    node: str = ""
+    node: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{0,64}$")] = ""
     result: JobResult | None = Field(default=None, alias="jobResult")
     #: Seconds since the epoch; 0 until then.
-    time_start: int = Field(default=0, alias="timeStart")
-    time_end: int = Field(default=0, alias="timeEnd")
+    time_end: Seconds = Field(default=0, alias="timeEnd")
 
 
 class Event(Answer):

@@ -74,7 +74,12 @@ class Client:
     # -- public
 
     async def markets(self) -> list[Market]:
-        return await self._read("/api/markets/", list[Market], public=True)
+        """All markets that can be read: one that can't doesn't hide the others."""
+        listed = await self._read("/api/markets/", list[dict[str, Any]], public=True)
+        readable = [market for item in listed if (market := _market(item))]
+        if listed and not readable:
+            raise OutcomeUnknown("none of Nosana's markets can be read")
+        return readable
 
     async def market(self, market: str) -> Market:
         """One market, by its address or slug, with the price of this moment."""
@@ -222,7 +227,7 @@ class Client:
         if response.status_code >= 300:
             fault = from_response(what, response, (*self._secrets, *secrets))
             raise OutcomeUnknown(fault.message) if isinstance(fault, InstanceNotFound) and not named else fault
-        return _parse(what, response, kind)
+        return parse(what, response.content, kind)
 
     def _note_clock(self, response: httpx.Response) -> None:
         # Server errors come from whatever stands in front of the provider, with its own clock.
@@ -233,17 +238,25 @@ class Client:
         self._skew = told.timestamp() - datetime.now(UTC).timestamp()
 
 
-def _parse(what: str, response: httpx.Response, kind: type[T]) -> T:
+def parse(what: str, content: bytes, kind: type[T]) -> T:
+    """A body as what it should be. OutcomeUnknown, which doesn't quote it, if it isn't."""
     try:
         # Prices come as JSON numbers: never through a float.
-        return TypeAdapter(kind).validate_python(json.loads(response.content, parse_float=Decimal))
+        return TypeAdapter(kind).validate_python(json.loads(content, parse_float=Decimal))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise OutcomeUnknown(f"{what}: Nosana's answer can't be read: {where or 'body'}: {first['msg']}") from None
-    except ValueError:
-        # json's own error quotes the document.
+    except (ValueError, ArithmeticError, RecursionError):
+        # Not JSON, a number beyond all bounds, nested too deeply.
         raise OutcomeUnknown(f"{what}: Nosana's answer is not JSON") from None
+
+
+def _market(item: dict[str, Any]) -> Market | None:
+    try:
+        return Market.model_validate(item)
+    except ValidationError:
+        return None
 
 
 def _segment(text: str) -> str:

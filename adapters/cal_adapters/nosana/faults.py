@@ -75,7 +75,7 @@ def _words(response: httpx.Response) -> str | None:
     """The provider's own error text, None if the answer isn't in its shape (a proxy's page, say)."""
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(body, dict):
         # The deployments API says `error`, the others `message`.

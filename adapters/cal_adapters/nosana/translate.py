@@ -81,7 +81,7 @@ def price_of(market: Market) -> Decimal | None:
         reward = Decimal(str(market.usd_reward_per_hour))
     except InvalidOperation:
         return None
-    if not reward.is_finite() or reward < 0:
+    if not reward.is_finite() or not 0 <= reward < 10**6:
         return None
     return reward * (1 + market.network_fee_percentage / 100)
 

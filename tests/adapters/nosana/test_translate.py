@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds.nosana_schemas import folder, job_definition
 
@@ -217,6 +217,7 @@ nasty = st.sampled_from(
 words = st.one_of(text, nasty, st.builds(lambda a, b: a + b, nasty, text))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     command=st.lists(words, max_size=4),
     args=st.lists(words, max_size=4),
@@ -249,6 +250,7 @@ def test_no_words_of_a_user_change_the_shape_of_a_definition(
     assert set(found) <= {"image", "gpu", "entrypoint", "cmd", "env", "expose"}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(text)
 def test_a_handle_is_ours_or_refused(handle: str) -> None:
     with pytest.raises(Refused):

@@ -251,3 +251,12 @@ def test_the_key_is_in_no_repr() -> None:
     credentials = Credentials("main", {"apiKey": "nos_secret_key"})
     assert "nos_secret_key" not in repr(credentials)
     assert "nos_secret_key" not in repr(vars(Client("http://127.0.0.1:1", "nos_secret_key"))["_http"])
+
+
+async def test_a_market_that_can_not_be_read_hides_no_other(rig: Any) -> None:
+    markets = (await rig.http.get("/api/markets/")).json()
+    await rig.fault("^GET /api/markets/$", "status", status=200, body=[{**markets[0], "slug": "a b"}, *markets[1:]])
+    assert [offer.id for offer in await rig.adapter.offers()] == [market["slug"] for market in markets[1:]]
+    await rig.fault("^GET /api/markets/$", "status", status=200, body=[{"slug": "a b"}])
+    with pytest.raises(OutcomeUnknown, match="none of"):
+        await rig.adapter.offers()
