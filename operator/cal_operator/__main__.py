@@ -8,7 +8,7 @@ import signal
 import sys
 
 from cal_adapters.connect import find_installation
-from cal_crds.cluster import Cluster
+from cal_crds.cluster import Cluster, ClusterError
 from cal_operator.accounts import Accounts
 from cal_operator.clock import SystemClock
 from cal_operator.engine import Engine
@@ -76,27 +76,38 @@ async def _lead(world: World, engine: Engine, watcher: Watcher, stop: asyncio.Ev
     working, watching = asyncio.create_task(engine.run()), asyncio.create_task(watcher.ended())
     await asyncio.wait({stopping, working, watching}, return_when=asyncio.FIRST_COMPLETED)
     code = 0 if stop.is_set() else 1
-    await engine.drain()
+    try:
+        await engine.drain()
+        await _end(working)
+        await world.leader.release()
+    except ClusterError as error:
+        log.warning("the lease is not released, it runs out: %s", error.message)
+    finally:
+        watching.cancel()
+        # Also when the API server is away: a thread of kopf's that waits would keep this process for ever.
+        await watcher.stop()
+    return code
+
+
+async def _end(working: asyncio.Task[None]) -> None:
+    """Cancel the engine, and say why it ended if it did by itself."""
     working.cancel()
     ended = (await asyncio.gather(working, return_exceptions=True))[0]
     if isinstance(ended, BaseExceptionGroup) and (lost := ended.split(LeadershipLost)[0]) is not None:
         log.error("this process ends: %s", lost.exceptions[0])
     elif isinstance(ended, Exception):
         log.error("the operator ends", exc_info=ended)
-    await world.leader.release()
-    watching.cancel()
-    await watcher.stop()
-    return code
 
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty in ("kopf", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     settings = parse(sys.argv[1:])
     try:
         return asyncio.run(run(settings))
-    except OSError as error:
-        log.error("the operator can't start: %s", error)
+    except (OSError, ClusterError) as error:
+        log.error("the operator ends: %s", error)
         return 1
 
 

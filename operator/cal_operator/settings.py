@@ -74,6 +74,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         "--adapter-state-dir", type=Path, default=env("CAL_ADAPTER_STATE_DIR"), help="where such adapters keep state"
     )
     for name in (
+        "lease_seconds",
         "sweep_seconds",
         "orphan_grace_seconds",
         "offer_cooldown_seconds",

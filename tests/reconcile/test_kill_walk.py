@@ -55,14 +55,14 @@ async def zygote(own_plane: ControlPlane, adapter_state: Path) -> AsyncIterator[
     log = os.open(adapter_state / "kill-walk.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", kill_walk.__file__),
+        start_new_session=True,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
     )
     os.close(log)
     yield Zygote(process, " ".join(flags))
-    assert process.stdin is not None
-    process.stdin.close()
+    os.killpg(process.pid, signal.SIGKILL)  # a test that failed leaves an operator behind
     await process.wait()
 
 
@@ -89,6 +89,7 @@ async def test_a_kill_at_any_suspension_point_of_a_launch_leaves_exactly_one_ins
 
 async def _killed_at(desk: Desk, zygote: Zygote, n: int) -> bool:
     """One step of the walk. False if the launch ended before the n-th point."""
+    bought_before = len(desk.ledger.history())
     await desk.deploy()
     pid = await zygote.start(n)
     ending = asyncio.create_task(zygote.ended())
@@ -102,7 +103,8 @@ async def _killed_at(desk: Desk, zygote: Zygote, n: int) -> bool:
         await running
     (node,) = await desk.nodes()
     await desk.bills_exactly([node.spec.token])
-    assert desk.ledger.sold(node.spec.offer.id) == 1, f"doubled or lost by a kill at point {n}"
+    # Not what bills now: the sweep may have stopped a double already.
+    assert len(desk.ledger.history()) == bought_before + 1, f"bought twice after a kill at point {n}"
     if not killed:
         os.kill(pid, signal.SIGKILL)
         await ending

@@ -315,9 +315,7 @@ def _note(view: NodeView, status: NodeStatus, seen: Observation, answers: bool) 
     update = {
         "instance": instance,
         "endpoint": endpoint,
-        "message": None
-        if answers
-        else (view.memory.probe_message if seen.readiness is Readiness.PROBE else seen.message) or None,
+        "message": None if answers else _why_silent(view, seen),
         "answered_time": status.answered_time or (view.now.replace(microsecond=0) if answers else None),
         "cost": money.at_rate(status.cost, money.parse(instance.price_per_hour), view.now.replace(microsecond=0)),
     }
@@ -328,6 +326,12 @@ def _note(view: NodeView, status: NodeStatus, seen: Observation, answers: bool) 
         status = _with(view, status, Type.ANSWERING, answers, reason, "" if answers else status.message or "")
         status = _with(view, status, Type.READY, answers, Reason.AS_WANTED if answers else Reason.NOT_ANSWERING, "")
     return status.model_copy(update={"state": derived_state(status, view.deleting)})
+
+
+def _why_silent(view: NodeView, seen: Observation) -> str | None:
+    """Why it doesn't answer yet: the probe's words for what runs and is probed, else the provider's."""
+    probed = seen.state is State.RUNNING and seen.readiness is Readiness.PROBE
+    return (view.memory.probe_message if probed else None) or seen.message or None
 
 
 def _next_look(view: NodeView, answers: bool) -> float:

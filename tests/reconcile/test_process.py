@@ -1,0 +1,96 @@
+"""The operator as a process: how it ends, who leads, what it serves."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from rig.desk import QUICK, Desk, OperatorProcess, until
+
+from cal_cli.controlplane import ControlPlane, Options, start
+from cal_cli.controlplane.plane import free_ports
+
+pytestmark = pytest.mark.anyio
+
+
+async def _serves(process: OperatorProcess, path: str) -> str | None:
+    async with httpx.AsyncClient() as client:
+        try:
+            reply = await client.get(f"http://127.0.0.1:{process.port}{path}")
+        except httpx.TransportError:
+            return None
+    return reply.text if reply.status_code == 200 else None
+
+
+async def test_probes_and_metrics(desk: Desk, operator: OperatorProcess) -> None:
+    await desk.register()
+    await desk.pool()
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+    assert await _serves(operator, "/healthz") == "ok" and await _serves(operator, "/readyz") == "ok"
+    metrics = await _serves(operator, "/metrics") or ""
+    assert f'cal_nodes{{provider="{desk.provider}",state="ready"}} 1.0' in metrics
+    assert f'cal_cost_per_hour_usd{{provider="{desk.provider}"}} 0.08' in metrics
+    for name in ("cal_queue_depth", "cal_reconcile_seconds_count", "cal_adapter_calls_total"):
+        assert name in metrics
+
+
+async def test_one_leads_and_the_other_takes_over_when_it_is_killed(bare_desk: Desk, own_plane: ControlPlane) -> None:
+    system = f"{bare_desk.namespace}-system"
+    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": system}})
+    flags = (*QUICK, f"--system-namespace={system}", "--lease-seconds=8")
+    first, second = (
+        OperatorProcess(own_plane.kubeconfig, bare_desk.state_dir, port, *flags, identity=f"candidate-{port}")
+        for port in free_ports(2)
+    )
+    first.start()
+    second.start()
+    try:
+        await until(lambda: _serves(first, "/readyz"))
+        await until(lambda: _serves(second, "/healthz"))
+        assert await _serves(second, "/readyz") is None, "two lead at once"
+        first.kill()
+        await until(lambda: _serves(second, "/readyz"))
+        await bare_desk.register()
+        await bare_desk.pool()
+        await bare_desk.deploy()
+        await bare_desk.reaches("RUNNING")
+    finally:
+        if first.process is not None and first.process.poll() is None:
+            first.kill()
+        assert second.stop() == 0, second.log.read_text()[-2000:]
+
+
+@pytest.fixture
+def doomed_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
+    """A control plane that a test may take away."""
+    directory = Path(tempfile.mkdtemp(prefix="cal-test-"))
+    plane = start(directory, binaries, Options(fsync=False))
+    yield plane
+    plane.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_it_ends_in_order_when_the_api_server_is_gone(doomed_plane: ControlPlane, tmp_path: Path) -> None:
+    process = OperatorProcess(doomed_plane.kubeconfig, tmp_path, free_ports(1)[0], *QUICK).start()
+    try:
+        await until(lambda: _serves(process, "/healthz"))
+        doomed_plane.apiserver.stop(grace=1)
+        began = time.monotonic()
+        assert process.stop() in (0, 1)
+        assert time.monotonic() - began < 45, "the deadline of whoever stops it"
+    finally:
+        assert process.process is not None
+        if process.process.poll() is None:
+            process.kill()
+
+
+def test_bad_flags_end_it_with_2(tmp_path: Path) -> None:
+    process = OperatorProcess(tmp_path / "none", tmp_path, 0, "--no-such-flag").start()
+    assert process.process is not None
+    assert process.process.wait(timeout=30) == 2
