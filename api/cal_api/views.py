@@ -104,12 +104,14 @@ def deployment_state(resource: ModelDeployment) -> DeploymentState:
     terminated = resource.spec.desired_state == DeploymentDesiredState.TERMINATED
     if terminated and seen != DeploymentState.TERMINATED:
         return DeploymentState.TERMINATING
-    if resource.metadata.deletion_timestamp and seen not in TERMINAL_STATES:
+    deleted = resource.metadata.deletion_timestamp is not None
+    if deleted and seen not in TERMINAL_STATES:
         return DeploymentState.TERMINATING
     if seen is None:
         return DeploymentState.RUNNING if resource.spec.external else DeploymentState.PENDING
+    # A change of the spec tries again; a deletion counts as one too, and doesn't.
     unseen = resource.metadata.generation > resource.status.observed_generation
-    if seen in TERMINAL_STATES and unseen and not terminated:
+    if seen in TERMINAL_STATES and unseen and not terminated and not deleted:
         return DeploymentState.PENDING
     return seen
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
@@ -28,6 +29,10 @@ from cal_crds.meta import API_VERSION, DEPLOYMENT, NODE, POOL, PROVIDER, Kind
 REPO = Path(__file__).resolve().parents[2]
 _counter = itertools.count(1)
 Body = dict[str, Any]
+
+# A loaded machine is slow, which proves nothing.
+settings.register_profile("cal-api", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cal-api")
 
 #: Where the rights of `manifests/rbac/api.yaml` hold.
 SYSTEM = "cal-system"
