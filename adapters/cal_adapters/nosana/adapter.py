@@ -4,12 +4,7 @@ Nosana's words: a *market* is a kind of machine at one price; a *deployment* kee
 run on one host. An instance is a deployment with one replica: its name is the mark, its handle is account and deployment, its id the
 job that runs just now. The strategy is SIMPLE-EXTEND: Nosana extends the job until the deployment is stopped.
 
-Making a deployment leaves a DRAFT, which costs nothing; starting it is the purchase. So a launch first makes its DRAFT, then looks
-whether another launch with this mark was earlier, and starts only one of them, the same for all: two launches at once buy one instance. A launch that was
-cut off in between is finished by `advance`.
-
-Proven gone: ARCHIVED without a queued or running job, or unknown to the account that bought it. From every other state a deployment
-can be started again, by itself (INSUFFICIENT_FUNDS) or by a late call.
+How one is bought, once, stands in `buying.py`; how it is ended, and what proves it gone, in `ending.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from typing import Final
 
 import httpx
@@ -38,16 +32,13 @@ from cal_adapters.contract import (
 from cal_adapters.errors import (
     CredentialsRefused,
     InstanceNotFound,
-    InsufficientFunds,
-    NothingBought,
     OutcomeUnknown,
     PriceAboveCap,
     Refused,
 )
-from cal_adapters.nosana import logs, states, translate
+from cal_adapters.nosana import buying, ending, logs, states, translate
 from cal_adapters.nosana.answers import Deployment
 from cal_adapters.nosana.client import Client
-from cal_adapters.nosana.faults import WrongState
 from cal_adapters.unusable import Unusable
 from cal_crds.node import Offer
 from cal_crds.provider import Capabilities, NosanaSettings, Support
@@ -125,14 +116,11 @@ class Nosana:
     # -- look-up
 
     async def find(self, mark: Mark) -> Sequence[Instance]:
-        return [translate.instance_of(found) for found in await self._named(mark) if translate.may_bill(found)]
-
-    async def _named(self, mark: Mark) -> list[Deployment]:
-        """The mark's deployments, oldest first, archived ones too."""
-        name = str(mark)
-        # The filter is the provider's promise; the name is the proof.
-        found = [item async for item in self._client.deployments(name=name) if item.name == name]
-        return sorted(found, key=lambda item: (item.created_at, item.id))
+        return [
+            translate.instance_of(found)
+            for found in await buying.named(self._client, mark)
+            if translate.may_bill(found)
+        ]
 
     async def list_marked(self) -> Sequence[Instance]:
         search = f"cal-{self._installation}-"
@@ -156,61 +144,13 @@ class Nosana:
         body = translate.create_body(request, address, self._timeout)
         try:
             async with asyncio.timeout(TRAITS.launch_timeout_seconds):
-                price = await self._price(address, request.max_price_per_hour)
-                await self._check_funds()
-                chosen = await self._draft(request, body)
-                await self._start(chosen)
+                price = await buying.price_within(self._client, address, request.max_price_per_hour)
+                await buying.check_funds(self._client)
+                chosen = await buying.draft(self._client, request, body)
+                await buying.start(self._client, chosen)
         except TimeoutError as error:
             raise OutcomeUnknown(f"Nosana took more than {TRAITS.launch_timeout_seconds:g} s for a launch") from error
         return translate.instance_of(chosen, price)
-
-    async def _price(self, address: str, cap: Decimal | None) -> Decimal:
-        """The market's price of this moment, which is what the job will cost."""
-        try:
-            price = translate.price_of(await self._client.market(address))
-        except InstanceNotFound as error:
-            raise Refused(f"Nosana has no market {address}") from error
-        if price is None:
-            raise Refused(f"Nosana's market {address} has no price")
-        if cap is not None and price > cap:
-            raise PriceAboveCap(
-                f"Nosana's market {address} now costs {price:f} US dollars per hour, above the cap {cap:f}"
-            )
-        return price
-
-    async def _check_funds(self) -> None:
-        """Without credits Nosana takes the order all the same, and lets it wait. An offer that isn't paid for is of no use."""
-        try:
-            available = (await self._client.balance()).available
-        except OutcomeUnknown:
-            return
-        if available <= 0:
-            raise InsufficientFunds(f"the Nosana account has {available:f} US dollars of credits left")
-
-    async def _draft(self, request: LaunchRequest, body: dict[str, object]) -> Deployment:
-        """The mark's deployment: an earlier one, or a new DRAFT."""
-        earlier = await self._named(request.mark)
-        if earlier:
-            return _chosen(earlier)
-        secrets = [value.value for value in request.env if value.secret] + [login.password for login in request.logins]
-        made = await self._client.create(body, secrets)
-        if made.name != str(request.mark):
-            raise OutcomeUnknown(f"Nosana made deployment {made.id}, but under another name")
-        try:
-            together = await self._named(request.mark)
-        except NothingBought as error:
-            raise OutcomeUnknown(f"deployment {made.id} was made, then: {error.message}") from error
-        return _chosen([*together, made])
-
-    async def _start(self, deployment: Deployment) -> None:
-        """Starts a DRAFT. Errors that say "nothing bought" are true here: a DRAFT costs nothing, and a next launch finds it."""
-        if deployment.status != "DRAFT" or deployment.replicas == 0:
-            return
-        try:
-            await self._client.start(deployment.id)
-        except OutcomeUnknown:
-            # Started by somebody else, or without an answer. Which instance it is, is certain: observe tells the rest.
-            return
 
     # -- watch
 
@@ -235,11 +175,11 @@ class Nosana:
         return await self.observe(handle)
 
     async def _finish_launch(self, draft: Deployment, request: LaunchRequest) -> None:
-        chosen = _chosen([*await self._named(request.mark), draft])
+        chosen = buying.chosen([*await buying.named(self._client, request.mark), draft])
         if chosen.id != draft.id:
             raise Refused(f"{chosen.id} was bought in its place")
-        await self._price(draft.market, request.max_price_per_hour)
-        await self._start(draft)
+        await buying.price_within(self._client, draft.market, request.max_price_per_hour)
+        await buying.start(self._client, draft)
 
     async def confirm(self, handle: str, instance_id: str) -> bool:
         """Jobs of a deployment come and go; each of them is this instance."""
@@ -275,52 +215,7 @@ class Nosana:
             deployment = await self._deployment(handle)
         except InstanceNotFound:
             return Stop.GONE
-        try:
-            return await self._stop(deployment)
-        except WrongState:
-            if deployment.status not in states.STATUSES:
-                raise
-            # It moved on between our look and our call; the next look tells where to.
-            return Stop.STOPPING
-
-    async def _stop(self, deployment: Deployment) -> Stop:
-        match deployment.status:
-            case "DRAFT":
-                await self._take_back(deployment)
-            case "STARTING" | "STOPPING":
-                pass
-            case "STOPPED":
-                if not await self._stop_jobs(deployment):
-                    await self._client.archive(deployment.id)
-                    return await self._proof(await self._client.deployment(deployment.id))
-            case "ARCHIVED":
-                return await self._proof(deployment)
-            case _:
-                await self._client.stop(deployment.id)
-        return Stop.STOPPING
-
-    async def _take_back(self, deployment: Deployment) -> None:
-        """A DRAFT can be neither stopped nor archived, and a late start would buy it. With 0 replicas a start buys nothing: so it is
-        emptied, then started to get it to where it can be stopped and archived."""
-        if (await self._client.empty(deployment.id)).replicas != 0:
-            raise OutcomeUnknown(f"Nosana didn't empty deployment {deployment.id}")
-        await self._client.start(deployment.id)
-
-    async def _stop_jobs(self, deployment: Deployment) -> bool:
-        """Stops the jobs that run on without their deployment; whether there were any."""
-        jobs = await self._client.jobs(deployment.id, *states.ACTIVE_JOBS)
-        for job in jobs:
-            await self._client.stop_job(job.job)
-        return bool(jobs)
-
-    async def _proof(self, deployment: Deployment) -> Stop:
-        """Whether it is proven gone."""
-        if deployment.status != "ARCHIVED" or await self._stop_jobs(deployment):
-            return Stop.STOPPING
-        # With a job on record the one listing that its start asked for is done. Without, that listing may still be on its way.
-        listed = bool(await self._client.jobs(deployment.id))
-        waited = self._client.now() - deployment.updated_at >= states.LISTING_WINDOW
-        return Stop.GONE if listed or waited else Stop.STOPPING
+        return await ending.stop(self._client, deployment)
 
     # -- logs
 
@@ -338,16 +233,6 @@ def create(context: Context) -> Adapter:
     except (httpx.InvalidURL, ValueError) as error:
         # What the schema takes for a URL and isn't one, like http://[::1
         return Unusable(TRAITS, f"endpoint {context.settings.endpoint!r} is no URL: {error}")
-
-
-def _chosen(found: Sequence[Deployment]) -> Deployment:
-    """The one deployment of a mark that is, or may be, started. Refused if it was started once and is gone."""
-    # One that was started comes first: an older DRAFT may have become visible only after it.
-    chosen = min(found, key=lambda item: (item.status == "DRAFT", item.created_at, item.id))
-    if not translate.may_bill(chosen):
-        # A call that comes late, after the instance was stopped, must not buy it again.
-        raise Refused(f"{chosen.name} was bought before and is gone")
-    return chosen
 
 
 def _api_key(credentials: Credentials | None) -> str:
