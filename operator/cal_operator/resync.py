@@ -28,7 +28,7 @@ async def compare(world: World) -> None:
 async def _compare(world: World, kind: Kind) -> None:
     found = await world.cluster.list_metadata(kind.path())
     listed_at = int(found["metadata"]["resourceVersion"])
-    listed = {item["metadata"]["uid"]: item["metadata"] for item in found["items"]}
+    listed = {item["metadata"]["uid"]: item["metadata"] for item in found["items"] or ()}
     known = world.store.table(kind.name).versions()
     for uid, version in known.items():
         if uid not in listed and version <= listed_at:
