@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+KILLS ?= 1000
+SEED ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench mutants lock
+.PHONY: help install run test check bench mutants chaos lock
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +47,10 @@ bench: $(INSTALLED) ## Run the benchmarks: a table, and build/bench.json
 mutants: $(INSTALLED) ## Take each safety rule out in turn and see the tests go red
 	$(BIN)/python -P -m cal_cli.controlplane
 	$(BIN)/python -P .ci/mutants.py
+
+chaos: $(INSTALLED) ## Kill, pause and cut off everything while users deploy (KILLS=1000 SEED=7); exit 1 if anything leaks
+	$(BIN)/python -P -m cal_cli.controlplane
+	$(BIN)/python -P tests/chaos/run.py --kills $(KILLS) --seed $(SEED)
 
 lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools
