@@ -81,6 +81,19 @@ class Watcher:
         return on_event
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf copies every object deeply to compare it with its last handled version; nobody here asks for the difference."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: kopf.Body) -> Any:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
+        return None
+
+
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
 
@@ -88,6 +101,7 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.scanning.disabled = True
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10

@@ -23,7 +23,7 @@ class Settings:
     adapter_state_dir: Path | None = None
     lease_seconds: float = 15.0
     #: How long a passing state must last to be written: what comes and goes within it costs no write.
-    hold_seconds: float = 0.3
+    hold_seconds: float = 1.0
     #: Deployments' changes are merged into one pool status write over this time.
     pool_merge_seconds: float = 1.0
     resync_seconds: float = 60.0

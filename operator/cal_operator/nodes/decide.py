@@ -84,6 +84,9 @@ class Watch:
     after: float | None
 
 
+#: For so long after its launch, "not yet" needs no explanation.
+_YOUNG_SECONDS = 15.0
+
 Decision = Release | Remove | MarkGone | LookUp | Launch | Stop | Watch
 
 
@@ -290,11 +293,20 @@ def _watch(view: NodeView) -> Watch:
     status = view.node.status
     seen = view.memory.observation
     answers = bool(view.memory.answers)
-    if seen is not None:
+    if seen is not None and not (_young(view) and not answers):
         status = _note(view, status, seen, answers)
     if view.memory.observe_errors >= 3:
         status = status.model_copy(update={"message": view.memory.observe_error})
     return Watch(status, _next_look(view, answers))
+
+
+def _young(view: NodeView) -> bool:
+    """Launched a moment ago, and never answered: what is seen of it will be other in a moment, and isn't worth a write."""
+    status = view.node.status
+    launched = condition(status.conditions, Type.LAUNCHED)
+    if status.answered_time is not None or launched is None:
+        return False
+    return view.now - launched.last_transition_time < timedelta(seconds=_YOUNG_SECONDS)
 
 
 def _note(view: NodeView, status: NodeStatus, seen: Observation, answers: bool) -> NodeStatus:
