@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
+from urllib.request import getproxies
 
 import aiohttp
 from kubernetes.aio import config
@@ -79,16 +80,14 @@ class Cluster:
             await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)
-        configuration.connection_pool_maxsize = 64
-        return cls(ApiClient(configuration))
+        return cls(_client(configuration))
 
     @classmethod
     async def connect_document(cls, kubeconfig: Body) -> Self:
         """By a kubeconfig that is at hand as a document; its current context."""
         configuration = Configuration()
         await config.load_kube_config_from_dict(kubeconfig, client_configuration=configuration)
-        configuration.connection_pool_maxsize = 64
-        return cls(ApiClient(configuration))
+        return cls(_client(configuration))
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,6 +274,13 @@ async def _lines(response: aiohttp.ClientResponse, limit: int = 2**26) -> AsyncI
             rest.clear()
     if rest:
         yield bytes(rest)
+
+
+def _client(configuration: Configuration) -> ApiClient:
+    configuration.connection_pool_maxsize = 64
+    # Unless there is a proxy to be found there, aiohttp shall not read the environment and .netrc, in a thread, at each request.
+    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
+    return ApiClient(configuration)
 
 
 _BY_STATUS: dict[int, type[ClusterError]] = {
