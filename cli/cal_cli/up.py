@@ -59,14 +59,14 @@ def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]
         run = _Run(request, settings)
         try:
             run.start()
+            disarm()
             say(f"ready in {time.monotonic() - began:.1f} s")
             threading.Thread(target=when_ready, args=(settings, stop), daemon=True).start()
-            disarm()
             run.supervisor.watch(stop)
         except (BinariesNotFound, ProcessFailed) as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
-            say("interrupted")
+            raise Failure("interrupted before it was ready") from None
         finally:
             disarm()
             run.stop()
@@ -112,8 +112,8 @@ class _Run:
         """Those that act first, then what they act on; what costs money goes on, and is named."""
         if self.supervisor.members:
             say("stopping")
-        outliving = self._outliving()
         self.supervisor.stop({OPERATOR, API, RELAY})
+        outliving = self._outliving()  # a purchase that was under way is recorded by now
         if any(member.process.name == OPERATOR for member in self.supervisor.members):
             interrupt_local(self._settings.state, say)
         self.supervisor.stop({"kube-apiserver"})
