@@ -111,7 +111,7 @@ async def test_a_call_without_an_answer_ends_as_outcome_unknown() -> None:
         return "never"
 
     with pytest.raises(OutcomeUnknown):
-        await subject.call("launch", hang, timeout=0.01)
+        await subject.call("launch", hang, bound=lambda: 0.01)
 
 
 async def test_no_more_calls_at_once_than_the_provider_likes() -> None:
@@ -128,3 +128,10 @@ async def test_no_more_calls_at_once_than_the_provider_likes() -> None:
 
     await asyncio.gather(*(subject.call("observe", call) for _ in range(20)))
     assert most == 3
+
+
+async def test_a_call_whose_time_is_over_before_its_turn_is_never_sent() -> None:
+    subject = gate(HandClock())
+    with pytest.raises(NotSent):
+        await subject.call("launch", answering, bound=lambda: -1.0)
+    assert subject.closed_for() == 0, "that was no fault of the provider's"

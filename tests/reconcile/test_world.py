@@ -147,3 +147,76 @@ async def test_a_launch_under_way_is_recorded_before_the_process_ends(bare_desk:
     (node,) = await bare_desk.nodes()
     assert node.status.instance is not None, "bought, and the process ended without writing it down"
     assert bare_desk.billing() == [node.spec.token]
+
+
+# --- leaders that stood in line, or still, for too long -------------------------------------------------------------------------
+
+
+async def _full(world: World, bare_desk: Desk, busy: asyncio.Event) -> asyncio.Future[list[None]]:
+    """Calls that hold every slot of the market's gate until `busy` is set."""
+    account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
+
+    async def hang() -> None:
+        await busy.wait()
+
+    calls = [account.gate.call("hang", hang) for _ in range(account.adapter.traits.concurrency)]
+    held = asyncio.gather(*calls)
+    await asyncio.sleep(0)
+    return held
+
+
+async def _in_line(world: World, node: ComputeNode) -> asyncio.Task[float | None]:
+    """A pass over the node, which waits for a slot to launch in."""
+    launching = asyncio.create_task(reconcile_node(world, Prober(), node.metadata.uid))
+
+    async def waits() -> bool:
+        return world.memories.of(node.metadata.uid).outcome_unknown
+
+    await until(waits)
+    return launching
+
+
+async def test_a_launch_that_stood_in_line_until_the_lease_was_over_buys_nothing(world: World, bare_desk: Desk) -> None:
+    node = await _intent(world, bare_desk)
+    free = asyncio.Event()
+    held = await _full(world, bare_desk, free)
+    launching = await _in_line(world, node)
+    world.leader._valid_until = world.clock.monotonic()  # the API server was away, or this process stood still
+    free.set()
+    await asyncio.gather(held, launching)
+    assert bare_desk.billing() == []
+
+
+async def test_look_ups_settle_after_the_call_was_made_and_not_after_it_was_asked_for(
+    world: World, bare_desk: Desk
+) -> None:
+    node = await _intent(world, bare_desk)
+    bare_desk.ledger.fail_next("launch", "AnswerLost")
+    free = asyncio.Event()
+    held = await _full(world, bare_desk, free)
+    launching = await _in_line(world, node)
+    made = world.clock.now()
+    free.set()
+    await asyncio.gather(held, launching)
+    attempted = world.memories.of(node.metadata.uid).attempted
+    assert bare_desk.billing() == [node.spec.token]
+    assert attempted is not None and attempted >= made
+
+
+async def test_no_capacity_that_is_heard_of_late_does_not_end_a_node_that_another_leader_bought(
+    world: World, bare_desk: Desk
+) -> None:
+    node = await _intent(world, bare_desk)
+    account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
+    bare_desk.ledger.fail_next("launch", "NoCapacity")
+    free = asyncio.Event()
+    held = await _full(world, bare_desk, free)
+    launching = await _in_line(world, node)
+    path = NODE.path(bare_desk.namespace, node.metadata.name, "status")
+    instance = {"handle": "h", "id": "i", "startTime": "2026-01-01T00:00:00Z", "pricePerHour": "1"}
+    await bare_desk.cluster.merge_patch(path, {"status": {"instance": instance}})
+    free.set()
+    await asyncio.gather(held, launching, return_exceptions=True)
+    (bought,) = await bare_desk.nodes()
+    assert bought.status.instance is not None and bought.status.gone_time is None
+    assert account.provider == bare_desk.provider
