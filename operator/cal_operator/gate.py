@@ -33,6 +33,12 @@ class CircuitOpen(RateLimited):
     provider_fault = False
 
 
+class LineTooLong(NotSent):
+    """The time for the call was over before its turn came; nothing was sent."""
+
+    provider_fault = False
+
+
 class Gate:
     """Lets calls through to one account. Times in seconds."""
 
@@ -53,18 +59,32 @@ class Gate:
     def last_error(self) -> str:
         return self._last_error
 
-    async def call(self, verb: str, call: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
-        """Let one call through. CircuitOpen if the account is left alone; the adapter's own errors otherwise."""
+    async def call(
+        self,
+        verb: str,
+        call: Callable[[], Awaitable[T]],
+        timeout: float | None = None,
+        *,
+        bound: Callable[[], float] | None = None,
+    ) -> T:
+        """Let one call through. CircuitOpen if the account is left alone; the adapter's own errors otherwise.
+
+        `bound` is asked for the timeout when the call's turn has come: what spends must end before the lease does, however long it
+        stood in line. LineTooLong if there is no time left.
+        """
         if wait := self.closed_for():
             raise CircuitOpen(
                 f"{self._provider} fails ({self._last_error}); it is left alone for {wait:.0f} s", retry_after=wait
             )
         async with self._slots:
             await self._take_turn()
+            timeout = bound() if bound is not None else timeout or self._traits.call_timeout_seconds
+            if timeout <= 0:
+                raise LineTooLong(f"{verb} at {self._provider} stood in line for too long; nothing was sent")
             CALLS.labels(self._provider, verb).inc()
             try:
                 with SECONDS.labels(self._provider, verb).time():
-                    async with asyncio.timeout(timeout or self._traits.call_timeout_seconds):
+                    async with asyncio.timeout(timeout):
                         result = await call()
             except TimeoutError as error:
                 raise self._failed(verb, OutcomeUnknown(f"{self._provider} did not answer {verb} in time")) from error

@@ -118,14 +118,22 @@ class World:
 
     # --- writing ---------------------------------------------------------------------------------------------------------
 
-    async def write_status(self, kind: Kind, old: Resource, old_status: S, new_status: S) -> bool:
-        """One merge patch of a status, only if something changed. False if the object is gone."""
+    async def write_status(
+        self, kind: Kind, old: Resource, old_status: S, new_status: S, *, exact: bool = False
+    ) -> bool:
+        """One merge patch of a status, only if something changed. False if the object is gone.
+
+        `exact`: only if nobody has written the object since `old` was read; Conflict otherwise.
+        """
         patch = status_patch(old_status, new_status)
         if not patch:
             return True
         path = kind.path(old.metadata.namespace, old.metadata.name, "status")
         # The uid makes a later object of the same name safe from this status.
-        body = {"metadata": {"uid": old.metadata.uid}, "status": patch}
+        metadata = {"uid": old.metadata.uid}
+        if exact and old.metadata.resource_version is not None:
+            metadata["resourceVersion"] = old.metadata.resource_version
+        body = {"metadata": metadata, "status": patch}
         try:
             self.learn(kind, await self.cluster.merge_patch(path, body))
         except NotFound:

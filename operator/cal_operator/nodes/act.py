@@ -26,7 +26,7 @@ from cal_operator.accounts import Account
 from cal_operator.logs import keep_logs
 from cal_operator.nodes.decide import MarkGone, NodeView, derived_state
 from cal_operator.nodes.observe import proves_absence
-from cal_operator.nodes.purchase import MARGIN, build_request, still_wanted
+from cal_operator.nodes.purchase import MARGIN, build_request, still_wanted, time_to_spend
 from cal_operator.workload_secrets import EnvMissing
 from cal_operator.world import World
 
@@ -63,7 +63,8 @@ async def mark_gone(world: World, view: NodeView, decision: MarkGone) -> None:
     )
     status = _condition(view, status, Type.LAUNCHED, False, decision.reason, decision.message)
     status = status.model_copy(update={"state": derived_state(status, view.deleting)})
-    await world.write_status(NODE, node, node.status, status)
+    # Not over what another leader, or a late launch, has recorded meanwhile.
+    await world.write_status(NODE, node, node.status, status, exact=True)
 
 
 # --- buying ------------------------------------------------------------------------------------------------------------------
@@ -106,12 +107,19 @@ async def launch(world: World, view: NodeView, account: Account) -> Again:
 
 async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode, request: LaunchRequest) -> Again:
     memory, traits = view.memory, account.adapter.traits
-    timeout = min(traits.launch_timeout_seconds, world.leader.remaining() - MARGIN)
+
+    async def call() -> Bought:
+        # From now on it may have its effect, and not from when it began to stand in line: look-ups settle after this moment.
+        memory.attempted = world.clock.now()
+        return await account.adapter.launch(request)
+
     try:
-        bought = await account.gate.call("launch", lambda: account.adapter.launch(request), timeout)
+        bought = await account.gate.call(
+            "launch", call, bound=lambda: time_to_spend(world, traits.launch_timeout_seconds)
+        )
     except NothingBought as error:
         memory.outcome_unknown = False
-        return await _not_bought(world, view, account, error)
+        return await _not_bought(world, view, account, node, error)
     except AdapterError as error:
         log.warning("launch of %s: outcome unknown: %s", node.metadata.name, error.message)
         memory.trouble = (Reason.OUTCOME_UNKNOWN, error.message)
@@ -121,9 +129,9 @@ async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode
     return Again(0.0)
 
 
-async def _not_bought(world: World, view: NodeView, account: Account, error: NothingBought) -> Again:
+async def _not_bought(world: World, view: NodeView, account: Account, node: ComputeNode, error: NothingBought) -> Again:
     """Nothing was bought for certain. What another offer may mend, or nothing will, ends the node; the rest is tried again."""
-    memory, node = view.memory, view.node
+    memory = view.memory
     if isinstance(error, NoCapacity | PriceAboveCap | Refused):
         offer = (node.spec.provider_ref.name, node.spec.offer.id)
         if not isinstance(error, Refused):
@@ -133,7 +141,7 @@ async def _not_bought(world: World, view: NodeView, account: Account, error: Not
         status = node.status.model_copy(update={"ended": ended, "gone_time": now, "message": error.message[:4096]})
         status = _condition(view, status, Type.LAUNCHED, False, error.reason, error.message)
         status = status.model_copy(update={"state": derived_state(status, view.deleting)})
-        await world.write_status(NODE, node, node.status, status)
+        await world.write_status(NODE, node, node.status, status, exact=True)
         return Again(0.0)
     memory.failures += 1
     wait = error.retry_after or min(2.0**memory.failures, 120.0)

@@ -18,6 +18,11 @@ from cal_operator.world import World
 MARGIN = 2.0
 
 
+def time_to_spend(world: World, timeout: float) -> float:
+    """For how many seconds a call that spends may run from now on: shorter than the lease surely lasts (rule 2)."""
+    return min(timeout, world.leader.remaining() - MARGIN)
+
+
 async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, ModelDeployment] | None:
     """Both by a quorum read (rule 1): gone, replaced, deleted, ended or terminated means that nothing more is spent."""
     body, owner_body = await asyncio.gather(
@@ -65,5 +70,7 @@ async def advance(world: World, account: Account, adapter: LaunchesInSteps, node
         request = await build_request(world, *wanted)
     except EnvMissing as missing:
         raise NotSent(str(missing)) from missing
-    call = account.gate.call("advance", lambda: adapter.advance(handle, request), timeout)
+    call = account.gate.call(
+        "advance", lambda: adapter.advance(handle, request), bound=lambda: time_to_spend(world, timeout)
+    )
     return await world.whole(call, f"advance {node.metadata.name}")
