@@ -104,8 +104,11 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.scanning.disabled = True
     settings.watching.server_timeout = 300
+    # Object by object: a whole collection in one reply would be parsed at once, which costs memory for ever.
+    settings.watching.initial_streaming = True
     settings.watching.connect_timeout = 10
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 5)
     settings.queueing.idle_timeout = 1.0
+    settings.queueing.worker_limit = 64
     settings.queueing.exit_timeout = 0.5
     return settings

@@ -23,7 +23,7 @@ from cal_crds.provider import ComputeProvider
 R = TypeVar("R", bound=Resource)
 
 _REMEMBERED_DELETIONS: Final = 20_000
-_PARSED: Final = 400
+_PARSED: Final = 64
 
 
 class Key(NamedTuple):

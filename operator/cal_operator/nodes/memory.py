@@ -9,7 +9,7 @@ from datetime import datetime
 from cal_adapters.contract import Observation
 
 
-@dataclass
+@dataclass(slots=True)
 class NodeMemory:
     """Times ending in `_at` are monotonic seconds; the others are wall time."""
 
