@@ -37,7 +37,7 @@ async def build(cluster: Cluster, lease_cluster: Cluster, settings: Settings) ->
         accounts=Accounts(cluster, clock, settings, installation),
         events=Events(cluster, clock),
         leader=Leader(
-            cluster,
+            lease_cluster,
             clock,
             namespace=settings.system_namespace,
             identity=settings.identity,

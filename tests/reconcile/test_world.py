@@ -11,6 +11,7 @@ from rig.desk import QUICK, Desk, OperatorProcess, until
 
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
+from cal_crds.cluster import Cluster
 from cal_crds.meta import DEPLOYMENT, NODE
 from cal_crds.node import ComputeNode
 from cal_operator import resync
@@ -220,3 +221,14 @@ async def test_no_capacity_that_is_heard_of_late_does_not_end_a_node_that_anothe
     (bought,) = await bare_desk.nodes()
     assert bought.status.instance is not None and bought.status.gone_time is None
     assert account.provider == bare_desk.provider
+
+
+async def test_the_lease_has_connections_of_its_own(bare_desk: Desk, own_plane: ControlPlane) -> None:
+    namespace = f"{bare_desk.namespace}-lease"
+    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    settings = parse([f"--kubeconfig={own_plane.kubeconfig}", f"--system-namespace={namespace}"])
+    async with await Cluster.connect(str(own_plane.kubeconfig)) as busy:
+        world = await build(busy, bare_desk.cluster, settings)
+    # The others are of no use any more.
+    await world.leader.acquire()
+    assert world.leader.remaining() > 0
