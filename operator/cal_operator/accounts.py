@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from cal_adapters.connect import choose_credential, read_credentials
 from cal_adapters.contract import Account as Opened
-from cal_adapters.contract import Adapter, Context
+from cal_adapters.contract import Adapter, Context, Credentials, Factory
 from cal_adapters.errors import AdapterError, CredentialsRefused
 from cal_adapters.registry import UnknownAdapter, load
 from cal_crds.cluster import Cluster
@@ -71,31 +71,15 @@ class Accounts:
         """
         name = provider.metadata.name
         async with self._locks.setdefault(name, asyncio.Lock()):
-            try:
-                chosen = choose_credential(provider, credential)
-                credentials = await read_credentials(
-                    self._cluster, provider, credential, self._settings.system_namespace
-                )
-                factory = load(provider.spec.adapter, self._settings.enabled_adapters)
-            except CredentialsRefused as error:
-                raise AccountMissing(Reason.SECRET_MISSING, error.message) from error
-            except UnknownAdapter as error:
-                raise AccountMissing(Reason.UNKNOWN_ADAPTER, str(error.args[0])) from error
-            key = (name, chosen.name if chosen else None)
-            fingerprint = _fingerprint(provider, credentials.data if credentials else {})
+            name_of_credential, credentials = await self._read(provider, credential)
+            key, fingerprint = (
+                (name, name_of_credential),
+                _fingerprint(provider, credentials.data if credentials else {}),
+            )
             known = self._accounts.get(key)
             if known is not None and known.fingerprint == fingerprint:
                 return known
-            context = Context(
-                provider=name,
-                settings=provider.spec,
-                installation=self._installation,
-                credentials=credentials,
-                state_dir=self._settings.adapter_state_dir,
-                kubeconfig=self._settings.kubeconfig,
-                system_namespace=self._settings.system_namespace,
-            )
-            adapter = factory(context)
+            adapter = self._factory(provider)(self._context(provider, credentials))
             account = Account(name, key[1], adapter, Gate(name, adapter.traits, self._clock), fingerprint)
             account.anonymous = credentials is None
             self._accounts[key] = account
@@ -103,6 +87,32 @@ class Accounts:
                 log.info("the adapter of %s is made anew: its spec or Secret changed", name)
                 await known.adapter.close()
             return account
+
+    async def _read(self, provider: ComputeProvider, credential: str | None) -> tuple[str | None, Credentials | None]:
+        """The name of the credential that is meant, and its Secret's content."""
+        try:
+            chosen = choose_credential(provider, credential)
+            found = await read_credentials(self._cluster, provider, credential, self._settings.system_namespace)
+        except CredentialsRefused as error:
+            raise AccountMissing(Reason.SECRET_MISSING, error.message) from error
+        return chosen.name if chosen else None, found
+
+    def _factory(self, provider: ComputeProvider) -> Factory:
+        try:
+            return load(provider.spec.adapter, self._settings.enabled_adapters)
+        except UnknownAdapter as error:
+            raise AccountMissing(Reason.UNKNOWN_ADAPTER, str(error.args[0])) from error
+
+    def _context(self, provider: ComputeProvider, credentials: Credentials | None) -> Context:
+        return Context(
+            provider=provider.metadata.name,
+            settings=provider.spec,
+            installation=self._installation,
+            credentials=credentials,
+            state_dir=self._settings.adapter_state_dir,
+            kubeconfig=self._settings.kubeconfig,
+            system_namespace=self._settings.system_namespace,
+        )
 
     async def get(self, provider: ComputeProvider | None, credential: str | None) -> Account:
         """The account that was opened before, else a fresh one. AccountMissing if there is none."""

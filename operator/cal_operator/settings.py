@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,50 +42,49 @@ class Settings:
     ephemeral_failure_minutes: float = 10.0
 
 
+#: Flag, environment variable, default, what it is for.
+_TEXTS = (
+    ("--kubeconfig", "KUBECONFIG", None, "admin or service kubeconfig; in-cluster when absent"),
+    ("--namespace", "CAL_NAMESPACE", "default", "accepted for symmetry with the api; all are watched"),
+    ("--system-namespace", "CAL_SYSTEM_NAMESPACE", "cal-system", "where the Lease and the providers' Secrets are"),
+    ("--metrics-host", "CAL_METRICS_HOST", "127.0.0.1", "address of probes and metrics"),
+    ("--identity", "CAL_IDENTITY", None, "holder identity of the Lease; the host's name when absent"),
+    ("--enable-adapters", "CAL_ENABLE_ADAPTERS", "", "adapters that load only on request, comma-separated"),
+    ("--adapter-state-dir", "CAL_ADAPTER_STATE_DIR", None, "where such adapters keep state"),
+)
+#: Times that tests and impatient people shorten.
+_TIMES = (
+    "lease_seconds",
+    "sweep_seconds",
+    "orphan_grace_seconds",
+    "offer_cooldown_seconds",
+    "backoff_base_seconds",
+    "beat_timeout_seconds",
+)
+
+
 def parse(arguments: Sequence[str]) -> Settings:
     """Settings from flags and environment. Ends the process with 2 and a usage line on bad ones."""
-    env = os.environ.get
     parser = argparse.ArgumentParser(
-        prog="python -m cal_operator", description="The operator of the Compute Abstraction Layer."
+        "python -m cal_operator", description="The operator of the Compute Abstraction Layer."
     )
-    parser.add_argument(
-        "--kubeconfig", default=env("KUBECONFIG"), help="admin or service kubeconfig; in-cluster when absent"
-    )
-    parser.add_argument(
-        "--namespace",
-        default=env("CAL_NAMESPACE", "default"),
-        help="accepted for symmetry with the api; all are watched",
-    )
-    parser.add_argument(
-        "--system-namespace", default=env("CAL_SYSTEM_NAMESPACE", "cal-system"), help="Lease and provider Secrets"
-    )
-    parser.add_argument(
-        "--metrics-port",
-        type=int,
-        default=int(env("CAL_METRICS_PORT", "8081")),
-        help="127.0.0.1 port of probes and metrics",
-    )
-    parser.add_argument(
-        "--identity", default=env("CAL_IDENTITY", socket.gethostname()), help="holder identity of the Lease"
-    )
-    parser.add_argument(
-        "--enable-adapters", default=env("CAL_ENABLE_ADAPTERS", ""), help="on-request adapters, comma-separated"
-    )
-    parser.add_argument(
-        "--adapter-state-dir", type=Path, default=env("CAL_ADAPTER_STATE_DIR"), help="where such adapters keep state"
-    )
-    for name in (
-        "lease_seconds",
-        "sweep_seconds",
-        "orphan_grace_seconds",
-        "offer_cooldown_seconds",
-        "backoff_base_seconds",
-        "beat_timeout_seconds",
-    ):
+    for flag, variable, default, purpose in _TEXTS:
+        parser.add_argument(flag, default=os.environ.get(variable, default), help=f"{purpose} ({variable})")
+    port = os.environ.get("CAL_METRICS_PORT", str(Settings.metrics_port))
+    parser.add_argument("--metrics-port", type=int, default=port, help="port of probes and metrics (CAL_METRICS_PORT)")
+    for name in _TIMES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(Settings, name))
-    minutes = float(env("EPHEMERAL_FAILURE_THRESHOLD_MINUTES", str(Settings.ephemeral_failure_minutes)))
+    minutes = os.environ.get("EPHEMERAL_FAILURE_THRESHOLD_MINUTES", str(Settings.ephemeral_failure_minutes))
     parser.add_argument("--ephemeral-failure-minutes", type=float, default=minutes)
-    given = vars(parser.parse_args(arguments))
+    return _settings(vars(parser.parse_args(arguments)))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
     given.pop("namespace")
-    enabled = frozenset(filter(None, given.pop("enable_adapters").split(",")))
-    return Settings(enabled_adapters=enabled, **given)
+    folder, enabled = given.pop("adapter_state_dir"), given.pop("enable_adapters")
+    return Settings(
+        enabled_adapters=frozenset(filter(None, enabled.split(","))),
+        adapter_state_dir=Path(folder) if folder else None,
+        identity=given.pop("identity") or socket.gethostname(),
+        **given,
+    )

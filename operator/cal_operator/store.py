@@ -177,6 +177,7 @@ class Store:
         self._nodes_by_deployment = Index()
         self._nodes_by_pool = Index()
         self._deployments_by_pool = Index()
+        self._pools_by_title = Index()
         self._facts: dict[str, NodeFacts] = {}
         self._states: dict[str, str | None] = {}
         self._tables: dict[str, Table[Any]] = {
@@ -201,6 +202,8 @@ class Store:
         elif kind == DEPLOYMENT.name:
             self._deployments_by_pool.set(uid, _pool_key(body))
             self._states[uid] = (body.get("status") or {}).get("state")
+        elif kind == POOL.name:
+            self._pools_by_title.set(uid, _title(body))
         return True
 
     def remove(self, kind: str, uid: str) -> bool:
@@ -212,6 +215,8 @@ class Store:
         elif kind == DEPLOYMENT.name:
             self._deployments_by_pool.set(uid, None)
             self._states.pop(uid, None)
+        elif kind == POOL.name:
+            self._pools_by_title.set(uid, None)
         return self.table(kind).remove(uid)
 
     def nodes_of(self, deployment_uid: str) -> list[ComputeNode]:
@@ -241,6 +246,10 @@ class Store:
     def deployment_uids_in_pool(self, namespace: str, pool_name: str) -> list[str]:
         return self._deployments_by_pool.of(f"{namespace}/{pool_name}")
 
+    def pools_titled_like(self, body: dict[str, Any]) -> list[str]:
+        """The uids of the pools that one owner gave the same display name, this one included."""
+        return self._pools_by_title.of(_title(body))
+
     def deployment_state(self, uid: str) -> str | None:
         return self._states.get(uid)
 
@@ -248,6 +257,13 @@ class Store:
 def _pool_key(body: dict[str, Any]) -> str | None:
     pool = body["spec"].get("poolRef")
     return f"{body['metadata']['namespace']}/{pool['name']}" if pool else None
+
+
+def _title(body: dict[str, Any]) -> str:
+    metadata, spec = body["metadata"], body["spec"]
+    owner = spec["owner"]
+    parts = (metadata["namespace"], owner.get("type", "User"), owner["id"], spec.get("displayName") or metadata["name"])
+    return json.dumps(parts)
 
 
 def _facts(body: dict[str, Any]) -> NodeFacts:

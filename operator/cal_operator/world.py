@@ -81,11 +81,14 @@ class World:
     def forget(self, kind: Kind, body: dict[str, Any]) -> None:
         """Take in that an object is gone, and wake whom it concerns."""
         uid = body["metadata"]["uid"]
+        twins = self.store.pools_titled_like(body) if kind is POOL else []
         members = self.store.node_uids_of(uid) if kind is DEPLOYMENT else []
         if kind is POOL:
             members = self.store.deployment_uids_in_pool(body["metadata"]["namespace"], body["metadata"]["name"])
         self.store.remove(kind.name, uid)
         self.wake_about(kind, body)
+        for twin in twins:
+            self.wake(POOL, twin)
         for member in members:
             self.wake(NODE if kind is DEPLOYMENT else DEPLOYMENT, member)
         if kind is NODE:
@@ -112,6 +115,8 @@ class World:
         if kind is POOL:
             for uid in self.store.deployment_uids_in_pool(body["metadata"]["namespace"], body["metadata"]["name"]):
                 self.wake(DEPLOYMENT, uid)
+            for uid in self.store.pools_titled_like(body):
+                self.wake(POOL, uid)
         else:
             for uid in self.store.pools.uids():
                 self.wake(POOL, uid)

@@ -190,11 +190,31 @@ def _no_offer(provider: str, looked_at: int, refused: Sequence[Any]) -> Waiting:
 
 def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account) -> dict[str, Any]:
     """The intent: with finalizer, token, account, offer and price cap, before the provider is called (rule 1)."""
-    deployment = view.deployment
-    own_count = deployment.spec.gpu_per_replica
-    gpu_count = pool.spec.gpu_count if own_count is None else own_count
-    spec = NodeSpec(
-        deployment_ref=ObjectRef(name=deployment.metadata.name, uid=deployment.metadata.uid),
+    deployment = view.deployment.metadata
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": DEPLOYMENT.name,
+        "name": deployment.name,
+        "uid": deployment.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    metadata = {
+        "name": node_name(deployment.name, deployment.uid, want.slot, want.predecessor),
+        "namespace": deployment.namespace,
+        "labels": _labels(view.deployment, pool),
+        "finalizers": [FINALIZER],
+        "ownerReferences": [owner],
+    }
+    spec = _spec(view, pool, want, offer, account).dump()
+    return {"apiVersion": API_VERSION, "kind": NODE.name, "metadata": metadata, "spec": spec}
+
+
+def _spec(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account) -> NodeSpec:
+    wanted, deployment = view.deployment.spec, view.deployment.metadata
+    gpu_count = pool.spec.gpu_count if wanted.gpu_per_replica is None else wanted.gpu_per_replica
+    return NodeSpec(
+        deployment_ref=ObjectRef(name=deployment.name, uid=deployment.uid),
         pool_ref=ObjectRef(name=pool.metadata.name, uid=pool.metadata.uid),
         provider_ref=NodeProviderRef(name=pool.spec.provider_ref.name, credential=account.credential),
         slot=want.slot,
@@ -208,31 +228,9 @@ def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, acc
         gpu_count=gpu_count,
         offer=offer,
         max_price_per_hour=pool.spec.max_cost_per_hour,
-        model=deployment.spec.model,
-        workload=engines.expand(deployment.spec.workload, deployment.spec.model, max(1, gpu_count)),
+        model=wanted.model,
+        workload=engines.expand(wanted.workload, wanted.model, max(1, gpu_count)),
     )
-    name = node_name(deployment.metadata.name, deployment.metadata.uid, want.slot, want.predecessor)
-    return {
-        "apiVersion": API_VERSION,
-        "kind": NODE.name,
-        "metadata": {
-            "name": name,
-            "namespace": deployment.metadata.namespace,
-            "labels": _labels(deployment, pool),
-            "finalizers": [FINALIZER],
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": DEPLOYMENT.name,
-                    "name": deployment.metadata.name,
-                    "uid": deployment.metadata.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
-        },
-        "spec": spec.dump(),
-    }
 
 
 def _labels(deployment: ModelDeployment, pool: ComputePool) -> dict[str, str]:

@@ -76,10 +76,10 @@ def _twin(world: World, pool: ComputePool) -> str | None:
     def age(other: ComputePool) -> tuple[str, str]:
         return str(other.metadata.creation_timestamp), other.metadata.uid
 
-    name = pool.spec.display_name or pool.metadata.name
-    for other in world.store.pools.all():
-        same = other.spec.owner == pool.spec.owner and (other.spec.display_name or other.metadata.name) == name
-        if same and other.metadata.namespace == pool.metadata.namespace and age(other) < age(pool):
+    body = world.store.pools.body(pool.metadata.uid)
+    for uid in world.store.pools_titled_like(body) if body else ():
+        other = world.store.pools.get(uid)
+        if other is not None and age(other) < age(pool):
             return other.metadata.name
     return None
 
