@@ -50,7 +50,8 @@ class World:
     pool_locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     #: Since when a deployment's status waits to be written (monotonic).
     held: dict[str, float] = field(default_factory=dict)
-    archived: set[str] = field(default_factory=set)
+    #: Provider Secrets that carry our finalizer, as far as this process knows.
+    held_secrets: set[str] = field(default_factory=set)
     queue: WorkQueue = field(init=False)
     #: Of pools and providers: what concerns those who use them.
     _concern: dict[str, str] = field(default_factory=dict)

@@ -251,6 +251,35 @@ async def test_a_provider_stays_while_nodes_refer_to_it(desk: Desk) -> None:
     await until(gone)
 
 
+async def test_a_credential_s_secret_stays_while_an_instance_must_be_stopped_with_it(desk: Desk) -> None:
+    path = f"/api/v1/namespaces/cal-system/secrets/{desk.provider}"
+    data = {"apiKey": base64.b64encode(b"hunter2").decode()}
+    await desk.cluster.create(
+        "/api/v1/namespaces/cal-system/secrets", {"metadata": {"name": desk.provider}, "data": data}
+    )
+    await desk.create(
+        PROVIDER,
+        desk.provider,
+        {"adapter": "demo", "credentials": [{"name": "main", "secretRef": {"name": desk.provider}}]},
+    )
+    await until(desk.provider_ready)
+    await desk.pool()
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+    await desk.cluster.delete(path)
+    secret = await desk.cluster.get(path)
+    assert secret["metadata"]["deletionTimestamp"] and secret["data"] == data, "still there to stop by"
+    await desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
+    await desk.reaches("TERMINATED")
+    assert desk.billing() == []
+
+    async def gone() -> bool:
+        found = await desk.cluster.list("/api/v1/namespaces/cal-system/secrets")
+        return desk.provider not in {item["metadata"]["name"] for item in found["items"]}
+
+    await until(gone)
+
+
 async def test_a_secret_that_is_missing_or_not_meant_for_workloads_is_waited_for(desk: Desk) -> None:
     await desk.register()
     await desk.pool()

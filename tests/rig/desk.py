@@ -111,9 +111,9 @@ class Desk:
     async def register(self, **demo: Any) -> None:
         """Register the desk's provider; `demo` are its market's settings. Returns when it is ready."""
         await self.provider_object(**demo)
-        await until(self._provider_ready, what="a ready provider")
+        await until(self.provider_ready, what="a ready provider")
 
-    async def _provider_ready(self) -> bool:
+    async def provider_ready(self) -> bool:
         provider = ComputeProvider.parse(await self.cluster.get(PROVIDER.path(name=self.provider)))
         return bool(provider.status.offers)
 

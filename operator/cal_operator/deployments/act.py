@@ -31,6 +31,7 @@ from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
 from cal_operator.deployments.decide import DeploymentView, Plan, Want
 from cal_operator.place import Market, Wish, place
+from cal_operator.providers.guard import hold
 from cal_operator.world import World
 
 
@@ -66,6 +67,9 @@ async def _create(world: World, view: DeploymentView, wants: Sequence[Want]) -> 
         raise _blocked(*view.pool_problem)
     assert view.pool is not None
     account, offers = await _market(world, view.pool)
+    provider = world.store.providers.named(None, account.provider)
+    if provider is not None:
+        await hold(world, provider, account.credential)
     # Without limits there is nothing to count: placing and reserving happen between two awaits.
     lock = (
         world.pool_locks.setdefault(view.pool.metadata.uid, asyncio.Lock()) if view.pool.spec.limits else nullcontext()

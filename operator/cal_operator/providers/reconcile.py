@@ -19,6 +19,7 @@ from cal_crds.provider import (
     ProviderStatus,
 )
 from cal_operator.accounts import Account, AccountMissing
+from cal_operator.providers.guard import hold, let_go
 from cal_operator.world import World
 
 
@@ -41,6 +42,11 @@ async def reconcile(world: World, uid: str) -> float | None:
     if provider is None:
         return None
     in_use = any(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
+    if in_use:
+        for credential in provider.spec.credentials:
+            await hold(world, provider, credential.name)
+    else:
+        await let_go(world, provider)
     if provider.metadata.deletion_timestamp is not None and not in_use:
         await world.accounts.close(provider.metadata.name)
         await world.set_finalizers(PROVIDER, uid, [name for name in provider.metadata.finalizers if name != FINALIZER])
