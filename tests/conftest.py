@@ -20,7 +20,9 @@ from cal_cli.controlplane import ControlPlane, Options, Process, find, start
 from cal_cli.controlplane.gobuild import stages
 from cal_cli.controlplane.plane import free_ports
 from cal_cli.controlplane.tools import FOR_TESTS
+from cal_cli.kube import NOT_FOUND, Kube, KubeError
 from cal_crds.cluster import Cluster
+from cal_crds.meta import DEPLOYMENT, NODE, POOL
 
 REPO = Path(__file__).resolve().parent.parent
 _KWOK_STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
@@ -153,11 +155,25 @@ def kubectl(binaries: dict[str, Path], kubeconfig: Path) -> Kubectl:
 
 
 @pytest.fixture
-def namespace(kubectl: Kubectl) -> str:
-    """A fresh namespace. Nothing deletes it (there is no namespace controller); the API server goes with the run."""
+def namespace(kubectl: Kubectl, kubeconfig: Path) -> Iterator[str]:
+    """A fresh namespace. What a test leaves of our kinds goes with it: the next operator would work on it."""
     name = f"test-{os.getpid()}-{next(_counter)}"
     kubectl("create", "namespace", name)
-    return name
+    yield name
+    kube = Kube(kubeconfig)
+    for kind in (DEPLOYMENT, NODE, POOL):
+        for item in kube.items(kind.path(name)):
+            _remove(kube, kind.path(name, item["metadata"]["name"]))
+
+
+def _remove(kube: Kube, path: str) -> None:
+    """At once, whatever finalizers it bears. An operator that still runs may have been quicker."""
+    for change in (lambda: kube.merge_patch(path, {"metadata": {"finalizers": None}}), lambda: kube.delete(path)):
+        try:
+            change()
+        except KubeError as error:
+            if error.status != NOT_FOUND:
+                raise
 
 
 @pytest.fixture

@@ -84,6 +84,9 @@ class Kube:
     def merge_patch(self, path: str, body: Body) -> Body:
         return self._request("PATCH", f"{path}?fieldManager={_MANAGER}", body, "application/merge-patch+json")
 
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
     def _request(self, method: str, path: str, body: Body | None = None, content_type: str | None = None) -> Body:
         root, _, rest = path.lstrip("/").partition("/")
         try:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cal_cli.controlplane.process import tied
 from cal_cli.controlplane.progress import Progress
 from cal_cli.controlplane.tools import KUBERNETES_VERSION, MODULE, TOOLS, key
 
@@ -140,9 +141,15 @@ def _compile(go: str, name: str, target: Path, env: dict[str, str], done: set[st
 
 @contextmanager
 def _running(argv: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """`go build` in a group of its own: however we leave, the compilers that it started end too."""
+    """`go build` in a group of its own: however we leave, the compilers that it started end too (kill -9 included)."""
     process = subprocess.Popen(
-        argv, cwd=MODULE, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        tied(argv, signal.SIGKILL),
+        cwd=MODULE,
+        env=env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process

@@ -19,6 +19,11 @@ class ProcessFailed(Exception):
     """A child ended or did not become ready; the message holds the end of its log."""
 
 
+def tied(argv: Sequence[str], orphan_signal: int) -> list[str]:
+    """The command line that runs `argv` and has the kernel send it `orphan_signal` when this process ends."""
+    return [sys.executable, "-I", "-S", str(_TIE), str(os.getpid()), str(int(orphan_signal)), *argv]
+
+
 class Process:
     """A program with its arguments, started at most once at a time.
 
@@ -50,7 +55,7 @@ class Process:
         self.trim_log()
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_TIE), str(os.getpid()), str(self.orphan_signal), *self.argv],
+                tied(self.argv, self.orphan_signal),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
