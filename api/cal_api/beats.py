@@ -30,7 +30,6 @@ class Beats:
         self._namespace, self._now = namespace, now
         self._own: dict[str, datetime] = {}
         self._others: dict[str, datetime] = {}
-        self._written: dict[int, dict[str, datetime]] = {}
 
     def last(self, uid: str) -> datetime | None:
         """The last beat that any replica knows of; None if none."""
@@ -60,10 +59,10 @@ class Beats:
         await self.write(cluster)
 
     async def write(self, cluster: Cluster) -> None:
-        """The digests of this replica, where they have changed."""
+        """The digests of this replica, each time anew: one that isn't touched for a while tells the operator that we are away, and
+        then no node's silence counts."""
         for number, shard in enumerate(self._shards()):
-            if self._written.get(number) != shard:
-                await self._write(cluster, number, shard)
+            await self._write(cluster, number, shard)
 
     def _shards(self) -> Iterator[dict[str, datetime]]:
         beats = sorted(self._own.items())
@@ -71,13 +70,12 @@ class Beats:
             yield dict(beats[start : start + _SHARD])
 
     async def _write(self, cluster: Cluster, number: int, shard: dict[str, datetime]) -> None:
-        body = heartbeats.build(f"{self._name}-{number}", self._namespace, shard)
+        body = heartbeats.build(f"{self._name}-{number}", self._namespace, shard, self._now())
         path = f"{self._path}/{body['metadata']['name']}"
         try:
             await cluster.merge_patch(path, body)
         except NotFound:
             await cluster.create(self._path, body)
-        self._written[number] = shard
 
     async def _read(self, cluster: Cluster, alive: Callable[[str], bool], changed: Callable[[str], None]) -> None:
         listing = await cluster.list(self._path, labelSelector=f"{LABEL_CONTENT}={heartbeats.CONTENT}")
@@ -99,8 +97,6 @@ class Beats:
         """Drop a digest that says nothing any more; if it is ours, the next round writes it again."""
         with suppress(NotFound):
             await cluster.delete(f"{self._path}/{name}")
-        if name.startswith(f"{self._name}-"):
-            self._written.clear()
 
     @property
     def _path(self) -> str:

@@ -26,11 +26,9 @@ class Api:
         self._made = False
 
     async def digest(self, **beats: datetime) -> None:
-        body = heartbeats.build("digest-0", self._desk.namespace, beats)
+        body = heartbeats.build("digest-0", self._desk.namespace, beats, self._clock.now())
         if self._made:
-            await self._desk.cluster.merge_patch(
-                f"{self._path}/digest-0", {"data": {**body["data"], "n": str(self._clock.now())}}
-            )
+            await self._desk.cluster.merge_patch(f"{self._path}/digest-0", {"data": body["data"]})
         else:
             await self._desk.cluster.create(self._path, body)
         self._made = True
