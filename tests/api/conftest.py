@@ -281,7 +281,7 @@ def providers(kubectl: Callable[..., Any], kubeconfig: Path) -> None:
     for name in ("nosana", "akash", "k8s"):
         spec = {"adapter": name, "credentials": [{"name": "main", "secretRef": {"name": "keys"}}]}
         body = {"apiVersion": API_VERSION, "kind": PROVIDER.name, "metadata": {"name": name}, "spec": spec}
-        kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
     now = "2026-01-01T00:00:00Z"
     unreachable = {"type": "Reachable", "status": "False", "reason": "Unreachable", "lastTransitionTime": now}
     statuses: dict[str, Body] = {
