@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx
 from chaos.stage import AKASH, DEMO, NOSANA
 
 from cal_crds.cluster import Cluster, ClusterError, NotFound
-from cal_crds.meta import API_VERSION, DEPLOYMENT, NODE, POOL, Kind
+from cal_crds.meta import API_VERSION, DEPLOYMENT, LABEL_PROVIDER, NODE, POOL, Kind
 
 NAMESPACE: Final = "default"
 PROVIDERS: Final = (DEMO, NOSANA, AKASH)
@@ -59,7 +60,7 @@ class Churn:
         self._numbers = 0
         self._acts: list[tuple[int, Callable[[], Awaitable[str]]]] = [
             (6, self._deploy_by_rest), (6, self._deploy_by_kubectl), (5, self._scale), (3, self._terminate), (4, self._start),
-            (3, self._delete), (2, self._delete_by_rest), (3, self._delete_node), (2, self._change), (1, self._replace_pool),
+            (3, self._delete), (2, self._delete_by_rest), (6, self._delete_node), (3, self._change), (1, self._replace_pool),
             (2, self._read_logs),
         ]  # fmt: skip
 
@@ -73,7 +74,7 @@ class Churn:
         """Until cancelled. Acts overlap: one that hangs holds up nobody."""
         async with asyncio.TaskGroup() as group:
             while True:
-                await asyncio.sleep(self._dice.uniform(0.1, 0.6))
+                await asyncio.sleep(self._dice.uniform(0.1, 0.45))
                 weights, acts = zip(*self._acts, strict=True)
                 group.create_task(self._try(self._dice.choices(acts, weights)[0]))
 
@@ -82,11 +83,11 @@ class Churn:
             async with asyncio.timeout(8):
                 said = await act()
         except TimeoutError:
-            said = f"{act.__name__}: no answer"
+            said = f"{_name(act)}: no answer"
         except httpx.HTTPError as error:
-            said = f"{act.__name__}: {type(error).__name__}"
+            said = f"{_name(act)}: {type(error).__name__}"
         except ClusterError as error:
-            said = f"{act.__name__}: {error.status} {error.message[:80]}"
+            said = f"{_name(act)}: {error.status} {error.message[:80]}"
         if said:
             self.note(said)
 
@@ -153,9 +154,16 @@ class Churn:
 
     # --- deployments -----------------------------------------------------------------------------------------------------------
 
-    def _room(self) -> Thing | None:
+    async def provoke(self, provider: str) -> None:
+        """Something that makes the operator buy there now: another deployment, or the end of a node that has to be replaced."""
+        if self._room(provider) is not None:
+            await self._try(partial(self._deploy_by_kubectl, provider))
+        else:
+            await self._try(partial(self._delete_node, provider))
+
+    def _room(self, provider: str | None = None) -> Thing | None:
         """A pool that another deployment fits in."""
-        provider = self._dice.choice(PROVIDERS)
+        provider = provider or self._dice.choice(PROVIDERS)
         mine = [item for item in self.deployments.values() if item.provider == provider and not item.doomed]
         return None if self.crowded or len(mine) >= _DEPLOYMENTS else self._pick(self.pools, provider)
 
@@ -172,8 +180,8 @@ class Churn:
             self.deployments[uid] = Thing(uid, "", pool.provider, pool.uid, doomed=pool.doomed)
         return f"deploy {name} x{replicas} in {pool.name}: {answer.status_code}"
 
-    async def _deploy_by_kubectl(self) -> str:
-        pool, name, replicas = self._room(), self._next("model-"), self._dice.choice((1, 1, 1, 2))
+    async def _deploy_by_kubectl(self, provider: str | None = None) -> str:
+        pool, name, replicas = self._room(provider), self._next("model-"), self._dice.choice((1, 1, 1, 2))
         if pool is None:
             return ""
         self.bought.set()
@@ -242,10 +250,15 @@ class Churn:
         thing.doomed = answer.status_code != httpx.codes.BAD_REQUEST
         return f"delete {thing.name or thing.uid}: {answer.status_code}"
 
-    async def _delete_node(self) -> str:
+    async def _delete_node(self, provider: str | None = None) -> str:
         items = (await self.cluster.list_metadata(NODE.path(NAMESPACE)))["items"] or []
         self.crowded = len(items) > _NODES
-        names = sorted(item["metadata"]["name"] for item in items)
+        names = sorted(
+            item["metadata"]["name"]
+            for item in items
+            if provider in (None, item["metadata"]["labels"][LABEL_PROVIDER])
+            and not item["metadata"].get("deletionTimestamp")
+        )
         if not names:
             return ""
         name = self._dice.choice(names)
@@ -270,3 +283,7 @@ class Churn:
                     await self.cluster.delete(kind.path(NAMESPACE, item["metadata"]["name"]))
                 except NotFound:
                     continue
+
+
+def _name(act: Callable[..., Any]) -> str:
+    return str((act.func if isinstance(act, partial) else act).__name__)

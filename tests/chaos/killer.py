@@ -10,13 +10,24 @@ from typing import Final
 
 from chaos.churn import Churn
 from chaos.fleet import API, OPERATORS, RELAY, Fleet
+from chaos.stage import DEMO, Stage
 
 from cal_crds.cluster import Cluster, ClusterError
 
 SYSTEM: Final = "cal-system"
 _LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/cal-operator"
-#: What is killed, with weights. "strike" waits for a purchase first; "failover" keeps the leader down until another leads.
-_VICTIMS: Final = {"leader": 40, "strike": 22, "standby": 6, "both": 3, API: 14, RELAY: 10, "apiserver": 1.5}
+#: What is killed, with weights. "strike" is the leader a moment after users asked for something that costs money, "sale" the leader
+#: between a sale at the demo market and its answer.
+_VICTIMS: Final = {
+    "leader": 30,
+    "strike": 14,
+    "sale": 18,
+    "standby": 6,
+    "both": 3,
+    API: 14,
+    RELAY: 10,
+    "apiserver": 1.5,
+}
 #: While a leader is paused and its successor waits for the Lease, operators are left alone.
 _BYSTANDERS: Final = {API: 6, RELAY: 4}
 _FIRST_PAUSE: Final = 8
@@ -27,8 +38,8 @@ _TAKEOVER_SECONDS: Final = 60.0
 class Killer:
     """Kills until it has killed enough."""
 
-    def __init__(self, fleet: Fleet, churn: Churn, cluster: Cluster, seed: int) -> None:
-        self._fleet, self._churn, self._cluster = fleet, churn, cluster
+    def __init__(self, fleet: Fleet, stage: Stage, churn: Churn, cluster: Cluster, seed: int) -> None:
+        self._fleet, self._stage, self._churn, self._cluster = fleet, stage, churn, cluster
         self._dice = random.Random(f"{seed} kills")
         self.kills = 0
         #: Leaders that were stopped past their Lease while another took over.
@@ -55,7 +66,8 @@ class Killer:
         delay = self._dice.uniform(0.0, 0.4)
         aim: dict[str, Callable[[], Awaitable[list[str]]]] = {
             "leader": self._leader,
-            "strike": self._buyer,
+            "strike": self._asked,
+            "sale": self._sold,
             "standby": self._standby,
             "both": self._both,
         }
@@ -85,7 +97,7 @@ class Killer:
     async def _both(self) -> list[str]:
         return list(OPERATORS)
 
-    async def _buyer(self) -> list[str]:
+    async def _asked(self) -> list[str]:
         """The leader, a moment after somebody has asked for something that costs money."""
         wait = self._dice.uniform(0.0, 1.0)
         self._churn.bought.clear()
@@ -96,6 +108,17 @@ class Killer:
             return await self._leader()
         await asyncio.sleep(wait)
         return await self._leader()
+
+    async def _sold(self) -> list[str]:
+        """The leader, just after the demo market has sold something and before it has told so."""
+        wait, names, sales = self._dice.uniform(0.0, 0.45), await self._leader(), self._stage.demo_sales()
+        await self._churn.provoke(DEMO)
+        for _ in range(100):
+            if self._stage.demo_sales() > sales:
+                break
+            await asyncio.sleep(0.03)
+        await asyncio.sleep(wait)
+        return names
 
     async def _holder(self) -> str:
         try:

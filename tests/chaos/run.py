@@ -31,7 +31,7 @@ from chaos.churn import NAMESPACE
 from chaos.fleet import API, OPERATORS, RELAY
 from chaos.killer import SYSTEM, Killer
 from chaos.scene import Scene
-from chaos.verdict import Picture, Verdict, failed, judge, look
+from chaos.verdict import Picture, Verdict, doubled, failed, judge, look
 
 from cal_cli.controlplane import ControlPlane, Options, find, start
 from cal_cli.controlplane.tools import FOR_UP
@@ -50,7 +50,7 @@ class Run:
 
     def __init__(self, scene: Scene, folder: Path, kills: int, seed: int) -> None:
         self._scene, self._folder, self._kills = scene, folder, kills
-        self._killer = Killer(scene.fleet, scene.churn, scene.cluster, seed)
+        self._killer = Killer(scene.fleet, scene.stage, scene.churn, scene.cluster, seed)
         self._total = Verdict()
         #: Instance-seconds, sampled: all, and those that no wanted node accounts for.
         self._billed = self._beyond = 0.0
@@ -91,7 +91,7 @@ class Run:
         scene, killer = self._scene, self._killer
         await scene.stage.storm(number)
         tasks = [
-            asyncio.create_task(killer.run(min(self._kills, killer.kills + _ROUND))),
+            asyncio.create_task(self._kill(min(self._kills, killer.kills + _ROUND))),
             asyncio.create_task(scene.churn.run()),
             asyncio.create_task(scene.stage.sting()),
         ]
@@ -103,6 +103,14 @@ class Run:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _kill(self, until: int) -> None:
+        """Kills up to that number; then faults go on until there were as many."""
+        await self._killer.run(until)
+        while True:
+            if sum((await self._scene.stage.faults()).values()) >= until:
+                return
+            await asyncio.sleep(0.5)
 
     async def _settle(self, *, nothing: bool = False) -> None:
         """Until the verdict is clean and stays so; what is wrong when the time is over counts. `nothing`: nothing may be left."""
@@ -128,7 +136,7 @@ class Run:
                 await scene.cluster.merge_patch(DEPLOYMENT.path(NAMESPACE, name), {"spec": {"restartedAt": now}})
         except (ClusterError, httpx.HTTPError) as error:
             return None, Verdict(unsettled=[f"can't be asked: {error}"])
-        verdict = await judge(picture, scene.stage, scene.churn)
+        verdict = judge(picture, scene.churn)
         left = {"nodes": picture.nodes, "deployments": picture.deployments, "pools": list(picture.pools.values())}
         if nothing and any(left.values()):
             verdict.unsettled.append(f"left: { {name: len(found) for name, found in left.items()} }")
@@ -184,7 +192,10 @@ class Run:
         self._say(f"REST answers: {dict(sorted(churn.answers.items()))}")
         self._say(f"requests that broke a provider's contract: {len(violations)} {violations[:3]}")
         self._say(f"exceptions in the logs: {dict(self._tracebacks())}; unsettled: {len(total.unsettled)}")
-        wrong = [len(total.leaked), len(total.doubled), len(total.lost)]
+        twice = await doubled(stage)
+        for line in twice:
+            self._say(line)
+        wrong = [len(total.leaked), len(twice), len(total.lost)]
         good = not any(wrong) and not total.unsettled and faults >= killer.kills
         if not good:
             plan = self._folder / "plan.txt"

@@ -28,19 +28,20 @@ KEYS: Final = {NOSANA: "nos_test_key", AKASH: "ac.sk.test.owner"}
 
 #: Percent of requests each; `times` 0: for ever. What buys is hit harder, and after its effect.
 _NOSANA_STORM: Final[list[dict[str, Any]]] = [
+    {"match": r"^POST /api/deployments/", "kind": "hang-after", "seconds": 2, "percent": 15},
     {"match": r"^POST /api/deployments/", "kind": "cut-after", "percent": 10},
     {"match": r"^POST /api/deployments/", "kind": "status", "status": 500, "percent": 3},
-    {"match": "/api/", "kind": "status", "status": 503, "percent": 1.5},
+    {"match": "/api/", "kind": "status", "status": 503, "percent": 2},
     {"match": "/api/", "kind": "html", "status": 502, "percent": 1},
     {"match": "/api/", "kind": "garbage", "percent": 1.5},
-    {"match": "/api/", "kind": "cut", "percent": 1.5},
+    {"match": "/api/", "kind": "cut", "percent": 2},
     {"match": "/api/", "kind": "cut-after", "percent": 1.5},
     {"match": "/api/", "kind": "hang", "seconds": 12, "percent": 0.3},
     {"match": "/api/", "kind": "hang-after", "seconds": 12, "percent": 0.3},
     {"match": "/api/", "kind": "rate", "retry_after": 1, "percent": 0.5},
     {"match": r"^GET /api/deployments", "kind": "stale", "seconds": 15, "percent": 4},
 ]
-_AKASH_RATE: Final = 0.08
+_AKASH_RATE: Final = 0.1
 _AKASH_HANGS: Final = ("createDeployment", "createLeases", "closeDeployment", "listDeployments")
 #: (verb, fault) of the demo market. No Refused: that is a customer's mistake, and ends a deployment by right.
 _DEMO_FAULTS: Final = (
@@ -78,7 +79,7 @@ class Stage:
         for name, process in zip((NOSANA, AKASH), self._processes, strict=True):
             await asyncio.to_thread(process.wait_ready, partial(self._answers, name), 60.0)
         self.ledger.forget_marks()
-        self.ledger.dawdle(0.2)
+        self.ledger.dawdle(0.4)
 
     def _answers(self, name: str) -> bool:
         try:
@@ -110,16 +111,17 @@ class Stage:
     async def sting(self) -> None:
         """Now and then, beside the storm: scripted faults of the demo market, and calls at akash that hang."""
         while True:
-            await asyncio.sleep(self._dice.uniform(0.3, 1.2))
+            await asyncio.sleep(self._dice.uniform(0.2, 0.8))
             verb, fault = self._dice.choice(_DEMO_FAULTS)
             try:
                 self.ledger.fail_next(verb, fault)
             except sqlite3.OperationalError:
                 continue  # a paused operator holds the lock
             self._demo_scripted += 1
-            if self._dice.random() < 0.1:
-                kind, operation = self._dice.choice(("hang", "hang_after")), self._dice.choice(_AKASH_HANGS)
-                await self._tell(AKASH, "faults", [{"operation": operation, "kind": kind, "seconds": 12}])
+            if self._dice.random() < 0.15:
+                kind, seconds = self._dice.choice((("hang", 12), ("hang_after", 12), ("hang_after", 2)))
+                operation = self._dice.choice(_AKASH_HANGS)
+                await self._tell(AKASH, "faults", [{"operation": operation, "kind": kind, "seconds": seconds}])
 
     async def calm(self) -> None:
         """Nothing goes wrong any more."""
@@ -165,6 +167,11 @@ class Stage:
         with self._books() as books:
             demo = Counter(mark for (mark,) in books.execute("SELECT mark FROM instance"))
         return {NOSANA: nosana, AKASH: akash, DEMO: demo}
+
+    def demo_sales(self) -> int:
+        """How often the demo market sold anything."""
+        with self._books() as books:
+            return int(books.execute("SELECT count(*) FROM instance").fetchone()[0])
 
     async def violations(self) -> list[str]:
         """Requests that broke the providers' published contracts."""
