@@ -9,6 +9,7 @@ from typing import Any
 
 from cal_api.errors import BadRequest, bad
 from cal_api.redact import is_secret
+from cal_api.values import integral
 
 
 @dataclass
@@ -58,8 +59,7 @@ def text(where: str, value: Any, longest: int = 256) -> str:
 
 def whole(where: str, value: Any, least: int, most: int) -> int:
     """A whole number within bounds."""
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        value = int(value)
+    value = integral(value)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise bad(where, value, f"must be a whole number from {least} to {most}")
     return value

@@ -70,9 +70,9 @@ def _owner_type(text: str) -> OwnerType:
     return word_of(OwnerType, {"org": "organization"}.get(text.lower(), text))
 
 
-def _whole(number: object) -> object:
-    """3.0 is 3, as JSON sees it; a boolean is no number."""
-    if isinstance(number, Decimal) and number == number.to_integral_value():
+def integral(number: object) -> object:
+    """3.0 is 3, as JSON sees it. Neither infinity nor 1e999999 becomes an integer: the latter would have a million digits."""
+    if isinstance(number, Decimal) and number.is_finite() and number.adjusted() < 19 and number % 1 == 0:
         return int(number)
     return number
 
@@ -110,7 +110,7 @@ def strategy_of(policy: str) -> Strategy:
 Id = Annotated[str, BeforeValidator(_id), Field(json_schema_extra={"format": "uuid"})]
 #: US dollars: a JSON number or a decimal string; kept as a decimal string, at most nine decimals.
 Dollars = Annotated[str, BeforeValidator(_money, json_schema_input_type=float | str)]
-Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+Whole = Annotated[int, BeforeValidator(integral, json_schema_input_type=int)]
 OwnerWord = Annotated[str, AfterValidator(_owner_type)]
 #: The JSON of a policy; "" and "{}" are the default.
 Policy = Annotated[

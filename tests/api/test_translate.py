@@ -235,3 +235,9 @@ def test_any_bytes_are_decoded_or_refused(raw: bytes) -> None:
         assert isinstance(bodies.decode(raw), dict)
     except ApiError as refusal:
         assert refusal.status == 400 and refusal.detail.isprintable()
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999999", "80.5"])
+def test_a_number_that_is_no_port_is_refused(number: str) -> None:
+    with pytest.raises(ApiError, match="whole number"):
+        translate({"image": "a", "expose": Decimal(number)}, "s")
