@@ -151,6 +151,8 @@ class Fleet:
         await asyncio.sleep(delay)
         server.start()
         while not await asyncio.to_thread(self.plane.apiserver_ready):
+            if not self.plane.etcd.alive():
+                raise RuntimeError(f"etcd ended, and nobody here did that:\n{self.plane.etcd.tail()}")
             if not server.alive():
                 server.start()
             await asyncio.sleep(0.1)
