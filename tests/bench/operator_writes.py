@@ -24,7 +24,7 @@ from typing import Any
 from cal_cli.controlplane import ControlPlane, Options, find, start
 from cal_cli.controlplane.plane import free_ports
 from cal_crds.cluster import Cluster
-from cal_crds.meta import API_VERSION, DEPLOYMENT, GROUP, POOL, PROVIDER
+from cal_crds.meta import API_VERSION, DEPLOYMENT, GROUP, KINDS, POOL, PROVIDER
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = int(os.environ.get("CAL_BENCH_COUNT", "1000"))
@@ -55,8 +55,12 @@ def plane() -> Iterator[ControlPlane]:
         kubectl = [str(binaries["kubectl"]), f"--kubeconfig={made.kubeconfig}"]
         subprocess.run([*kubectl, "apply", "--server-side", "-f", str(ROOT / "crds")], check=True, capture_output=True)
         subprocess.run([*kubectl, "create", "namespace", "cal-system"], check=True, capture_output=True)
-        while subprocess.run([*kubectl, "get", "cal", "-A"], check=False, capture_output=True).returncode:
-            time.sleep(0.2)  # a CRD's storage comes up a moment after the CRD
+        subprocess.run(
+            [*kubectl, "wait", "--for=condition=Established", "-f", str(ROOT / "crds")], check=True, capture_output=True
+        )
+        for kind in KINDS:  # a CRD's storage comes up a moment after the CRD
+            while subprocess.run([*kubectl, "get", kind.plural, "-A"], check=False, capture_output=True).returncode:
+                time.sleep(0.2)
         try:
             yield made
         finally:
