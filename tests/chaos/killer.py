@@ -54,7 +54,6 @@ class Killer:
             if self._pausing is not None and self._pausing.done():
                 self._pausing = self._pausing.result()
             if self._pausing is None and self.kills >= _FIRST_PAUSE + self.pauses * _PAUSE_EVERY:
-                self.pauses += 1
                 self._pausing = asyncio.create_task(self._pause())
             victims = _VICTIMS if self._pausing is None else _BYSTANDERS
             await self._strike(self._dice.choices(list(victims), list(victims.values()))[0], until)
@@ -134,8 +133,9 @@ class Killer:
         """SIGSTOP for the leader, until another one leads and a while longer; then it goes on, in the belief that it leads."""
         beyond = self._dice.uniform(0.0, 4.0)
         (leader,) = await self._leader()
-        if not self._fleet.pause(leader):
-            return
+        if await self._holder() != leader or not self._fleet.pause(leader):
+            return  # nobody leads just now: another time
+        self.pauses += 1
         self._churn.note(f"pause {leader}")
         self.takeovers += await self._taken_over(leader)
         await asyncio.sleep(beyond)
