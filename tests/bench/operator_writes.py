@@ -187,6 +187,7 @@ def row(
 
 async def main() -> None:
     mine, peer = await ours(COUNT), await bare(COUNT)
+    print(f"ours: {mine.seconds:.1f} s, the peer: {peer.seconds:.1f} s", file=sys.stderr, flush=True)
     slow = await ours(50, launchDelayMilliseconds=1500, readyDelayMilliseconds=1500)
     rate, peer_rate = COUNT / mine.seconds, COUNT / peer.seconds
     rows = [
