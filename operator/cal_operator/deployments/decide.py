@@ -277,7 +277,7 @@ def _fill(view: DeploymentView) -> Plan:
     room = wanted + (spec.rollout.max_surge if count.old else 0) - len(count.new) - len(count.old)
     room += len([node for node in count.old if node in delete])
     wants, notes, after = _wants(view, count, min(missing, max(0, room)))
-    return Plan(create=wants, delete=delete, wanted=wanted, notes=notes, after=_sooner(after, _run_ends(view)))
+    return Plan(create=wants, delete=delete, wanted=wanted, notes=notes, after=sooner(after, _run_ends(view)))
 
 
 def _surplus(nodes: Sequence[ComputeNode], wanted: int) -> list[ComputeNode]:
@@ -320,7 +320,7 @@ def _wants(view: DeploymentView, count: _Count, number: int) -> tuple[list[Want]
         if len(wants) < number and wait <= 0:
             wants.append(Want(node.spec.slot, node.metadata.uid, attempt))
         elif wait > 0:
-            number, after = max(0, number - 1), _sooner(after, wait)
+            number, after = max(0, number - 1), sooner(after, wait)
     taken = {node.spec.slot for node in (*count.new, *count.done)} | {want.slot for want in wants}
     taken |= {node.spec.slot for node in count.ended if _is_latest(view, node)}
     slots = [node.spec.slot for node in count.old if node.spec.slot not in taken]
@@ -364,6 +364,7 @@ def _run_ends(view: DeploymentView) -> float | None:
     return max(0.0, limit - (view.now - start).total_seconds()) if limit is not None and start is not None else None
 
 
-def _sooner(one: float | None, other: float | None) -> float | None:
-    known = [value for value in (one, other) if value is not None]
+def sooner(*times: float | None) -> float | None:
+    """The earliest of the times that there are."""
+    known = [time for time in times if time is not None]
     return min(known) if known else None

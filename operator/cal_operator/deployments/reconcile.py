@@ -12,7 +12,7 @@ from cal_crds.meta import DEPLOYMENT, LABEL_MANAGED_BY, MANAGER_API, POOL
 from cal_crds.pool import ComputePool
 from cal_crds.provider import Support
 from cal_operator.deployments.act import carry_out
-from cal_operator.deployments.decide import DeploymentView, decide
+from cal_operator.deployments.decide import DeploymentView, decide, sooner
 from cal_operator.deployments.report import external_status, report
 from cal_operator.world import World
 
@@ -36,7 +36,7 @@ async def reconcile(world: World, uid: str) -> float | None:
     after = await gather(world, deployment)
     status = report(after, plan, waiting)
     hold = await _write(world, deployment, status)
-    return _sooner(
+    return sooner(
         hold,
         plan.after,
         _expiry(world, deployment, status),
@@ -143,8 +143,3 @@ def _pending_end(view: DeploymentView, waiting: Waiting | None) -> float | None:
     if not limit or waiting is None or known is None or known.since is None:
         return None
     return max(0.1, limit - (view.now - known.since).total_seconds())
-
-
-def _sooner(*times: float | None) -> float | None:
-    known = [time for time in times if time is not None]
-    return min(known) if known else None
