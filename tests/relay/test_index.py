@@ -32,16 +32,18 @@ async def test_a_node_is_known_by_all_its_names_until_it_is_deleted(
 ) -> None:
     node = await market.node()
     await eventually_async(lambda: _now((found := index.get(node.uid)) and found.handle))
-    await node.status(instance={"id": "second", "handle": "h"})
-    await eventually_async(lambda: _now(index.by_id("second")))
-    for name in (node.uid, "second", "h"):
+    # Other tests have nodes on the same API server: names of this one alone.
+    second, handle = f"second-{node.uid}", f"handle-{node.uid}"
+    await node.status(instance={"id": second, "handle": handle})
+    await eventually_async(lambda: _now(index.by_id(second)))
+    for name in (node.uid, second, handle):
         assert [found.uid for found in index.by_id(name)] == [node.uid]
     assert node.uid in [found.uid for found in index.by_id(node.id)], "an earlier id still leads to it"
     assert [found.uid for found in index.of_deployment(market.namespace, market.deployment_uid)] == [node.uid]
     assert index.of_deployment("elsewhere", market.deployment_uid) == []
     await node.delete()
     await eventually_async(lambda: _now(index.get(node.uid) is None))
-    assert index.by_id("second") == [] and index.of_deployment(market.namespace, market.deployment_uid) == []
+    assert index.by_id(second) == [] and index.of_deployment(market.namespace, market.deployment_uid) == []
 
 
 async def test_whoever_waits_for_a_node_is_woken(index: NodeIndex, market: Any, eventually_async: Any) -> None:
@@ -62,11 +64,12 @@ async def test_a_node_larger_than_128_kib_is_watched(index: NodeIndex, market: A
 
 
 async def test_what_went_while_nobody_watched_is_gone_after_the_next_list(index: NodeIndex, market: Any) -> None:
-    stale = NodeRecord("n", market.namespace, "gone", "d", 0, "", "p", None, "h", "i")
     node = await market.node()
-    index.put(stale)
+    gone, handle = f"gone-{node.uid}", f"handle-{node.uid}"
+    index.put(NodeRecord("n", market.namespace, gone, "d", 0, "", "p", None, handle, "i"))
+    assert index.by_id(handle)
     await index._list()
-    assert index.get("gone") is None and index.by_id("h") == []
+    assert index.get(gone) is None and index.by_id(handle) == []
     assert index.get(node.uid)
 
 
