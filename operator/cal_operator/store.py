@@ -8,6 +8,7 @@ ordered integers since Kubernetes 1.35).
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from cal_crds.base import Resource
 from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER, Kind
 from cal_crds.node import ComputeNode
-from cal_crds.pool import ComputePool
+from cal_crds.pool import ComputePool, Cost
 from cal_crds.provider import ComputeProvider
 
 R = TypeVar("R", bound=Resource)
 
 _REMEMBERED_DELETIONS: Final = 20_000
 _PARSED: Final = 64
+#: The only object of that name in any of our kinds; a quote within a string is escaped, so no text looks like it.
+_COST: Final = re.compile(rb'"cost":(\{[^{}]*\})')
 
 
 class Key(NamedTuple):
@@ -127,6 +130,14 @@ class Table(Generic[R]):
 
     def uid_of(self, namespace: str | None, name: str) -> str | None:
         return self._by_name.get((namespace or "", name))
+
+    def costs(self) -> Iterator[tuple[str, str, Cost]]:
+        """(namespace, name, `status.cost`) of each object that has one: one per name, the rest of it unparsed and nothing kept."""
+        for (namespace, name), uid in tuple(self._by_name.items()):
+            entry = self._entries.get(uid)
+            found = _COST.search(entry.raw) if entry else None
+            if found:
+                yield namespace, name, Cost.model_validate_json(found[1])
 
     def all(self) -> Iterator[R]:
         for uid in self.uids():

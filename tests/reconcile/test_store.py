@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rig.build import node
+from rig.build import NOW, node
 
 from cal_crds.meta import NODE
+from cal_crds.pool import Cost
 from cal_operator.store import Store
 
 
@@ -53,3 +54,20 @@ def test_what_nobody_reads_is_not_kept() -> None:
     store.put(NODE.name, body())
     kept = store.nodes.body("node-1")
     assert kept is not None and "managedFields" not in kept["metadata"]
+
+
+def test_costs_are_read_without_the_rest_one_per_name_and_go_with_their_object() -> None:
+    """A series told twice would make Prometheus refuse all of them."""
+    trap = {"resources": {"cpu": "1"}, "env": [{"name": "A", "value": '{"cost":{"accumulated":"7"}}'}]}
+    store = Store()
+    for uid, version, spent in (("old", 1, "1"), ("new", 2, "2.5")):
+        made = body(uid, version, name="n", annotations={"cost": "{}"})
+        made["spec"]["workload"] = trap
+        made["status"]["cost"] = {"accumulated": spent, "ratePerHour": "0.5", "since": "2026-05-01T12:00:00Z"}
+        store.put(NODE.name, made)
+    free = body("free", 3)
+    free["status"].pop("cost", None)
+    store.put(NODE.name, free)
+    assert list(store.nodes.costs()) == [("ns", "n", Cost(accumulated="2.5", since=NOW, rate_per_hour="0.5"))]
+    store.remove(NODE.name, "new")
+    assert list(store.nodes.costs()) == []
