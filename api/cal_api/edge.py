@@ -7,17 +7,16 @@ header is ever sent.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 import time
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cal_api import errors
 from cal_api.metrics import Metrics
+from cal_crds.loopback import leads_here
 
 _PLAIN_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -65,16 +64,8 @@ class Edge:
 @lru_cache(maxsize=256)
 def _fault(host: bytes, origin: bytes) -> str | None:
     """Why such a request is refused; None if it isn't."""
-    if not _is_loopback(b"//" + host):
+    if not leads_here("//" + host.decode("latin-1")):
         return f"Host {errors.shown(host.decode('latin-1'))} is refused: only loopback names are served"
-    if origin and not _is_loopback(origin):
+    if origin and not leads_here(origin.decode("latin-1")):
         return f"Origin {errors.shown(origin.decode('latin-1'))} is refused: only pages of this machine may ask"
     return None
-
-
-def _is_loopback(url: bytes) -> bool:
-    try:
-        name = urlsplit(url.decode("latin-1")).hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

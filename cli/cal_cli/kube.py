@@ -10,7 +10,7 @@ import pykube
 import requests
 
 from cal_cli.errors import Failure
-from cal_cli.rest import is_loopback
+from cal_crds.loopback import leads_here
 from cal_crds.meta import KINDS
 
 Body = dict[str, Any]
@@ -44,7 +44,7 @@ class Kube:
     def __init__(self, kubeconfig: Path, timeout: float = 15) -> None:
         self._client = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)), timeout=timeout)
         # A proxy is for the world outside; it can't reach an API server on this machine.
-        self._client.session.trust_env = not is_loopback(self._client.url)
+        self._client.session.trust_env = not leads_here(self._client.url)
 
     def get(self, path: str) -> Body:
         return self._request("GET", path)

@@ -9,6 +9,7 @@ import httpx
 
 from cal_cli.errors import Failure
 from cal_cli.statedir import StateDir
+from cal_crds.loopback import leads_here
 
 Body = dict[str, Any]
 _TIMEOUT = httpx.Timeout(30, connect=5)
@@ -30,7 +31,7 @@ class Rest:
         key = os.environ.get("CAL_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A proxy is for the world outside; it can't reach this machine.
-        outside = not is_loopback(self.base)
+        outside = not leads_here(self.base)
         self._client = httpx.Client(base_url=self.base, headers=headers, timeout=_TIMEOUT, trust_env=outside)
 
     def get(self, path: str, **query: str | int | None) -> Body:
@@ -54,11 +55,6 @@ class Rest:
         if not isinstance(body, dict):
             raise Failure(f"{self.base}{path} answered with something that is not an object")
         return body
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
 
 
 def connect(url: str | None, state: StateDir) -> Rest:

@@ -6,12 +6,11 @@ rebinding the foreign name in `Host`. Both are checked before anything else look
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cal_crds.loopback import leads_here
 
 
 class Guard:
@@ -31,16 +30,8 @@ class Guard:
 
 def _fault(headers: Headers) -> str | None:
     host, origin = headers.get("host", ""), headers.get("origin")
-    if not _is_loopback(f"//{host}"):
+    if not leads_here(f"//{host}"):
         return f"Host {host!r} is refused: only loopback names are served"
-    if origin is not None and not _is_loopback(origin):
+    if origin is not None and not leads_here(origin):
         return f"Origin {origin!r} is refused: only pages of this machine may connect"
     return None
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        name = urlsplit(url).hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

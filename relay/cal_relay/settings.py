@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from cal_crds.loopback import host_argument, port_argument
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environ.get("CAL_SYSTEM_NAMESPACE") or "cal-system",
         help="where the providers' Secrets are (CAL_SYSTEM_NAMESPACE)",
     )
-    flag("--host", type=_loopback, default="127.0.0.1", help="a loopback address")
-    flag("--port", type=_port, default=3000)
+    flag("--host", type=host_argument, default="127.0.0.1", help="a loopback address")
+    flag("--port", type=port_argument, default=3000)
     flag(
         "--enable-adapters",
         default=environ.get("CAL_ENABLE_ADAPTERS", ""),
@@ -75,23 +76,6 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     flag("--ping-interval", type=_positive, default=Settings.ping_interval, help="seconds between two pings")
     return parser
-
-
-def _loopback(text: str) -> str:
-    """Nobody is asked for a key here, so nobody from outside may get in."""
-    try:
-        inside = text == "localhost" or ipaddress.ip_address(text).is_loopback
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither localhost nor an IP address") from None
-    if not inside:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't a loopback address; the relay has no key check yet")
-    return text
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't a port (0 to 65535)")
-    return int(text)
 
 
 def _positive(text: str) -> int:

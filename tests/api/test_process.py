@@ -27,8 +27,8 @@ def _run(environment: dict[str, str], *flags: str, **extra: str) -> subprocess.C
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--host=0.0.0.0"], "not a loopback address"),
-        (["--host=example.com"], "not a loopback address"),
+        (["--host=0.0.0.0"], "isn't a loopback address"),
+        (["--host=example.com"], "isn't a loopback address"),
         (["--port=70000"], "--port"),
         (["--port=http"], "--port"),
         (["--relay-url=localhost:3000"], "--relay-url"),

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cal_api.__main__ import configuration, listen
+from cal_crds.serving import configuration, listen
 
 
 def _app(body: bytes) -> Starlette:
@@ -25,7 +25,7 @@ def _app(body: bytes) -> Starlette:
 async def _serve(body: bytes) -> None:
     listener = listen("127.0.0.1", 0)
     print(listener.getsockname()[1], flush=True)
-    await uvicorn.Server(configuration(_app(body))).serve(sockets=[listener])
+    await uvicorn.Server(configuration(_app(body), ws="none")).serve(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ BAD_STARTS = {
     "port-large": (["--port=65536"], "isn't a port"),
     "port-negative": (["--port=-1"], "isn't a port"),
     "open-to-all": (["--host=0.0.0.0"], "isn't a loopback address"),
-    "host-name": (["--host=example.com"], "neither localhost nor an IP address"),
+    "host-name": (["--host=example.com"], "isn't a loopback address"),
     "no-clients": (["--max-clients=0"], "whole number from 1"),
 }
 
