@@ -13,7 +13,7 @@ from cal_adapters.connect import find_installation
 from cal_adapters.contract import Mark
 from cal_adapters.fake.catalogue import CATALOGUE
 from cal_crds.conditions import Type, condition, is_true
-from cal_crds.meta import ANNOTATION_ABANDON, DEPLOYMENT, LABEL_OWNER, NODE, PROVIDER
+from cal_crds.meta import ANNOTATION_ABANDON, DEPLOYMENT, LABEL_OWNER, NODE, POOL, PROVIDER
 
 pytestmark = pytest.mark.anyio
 
@@ -344,6 +344,37 @@ async def test_max_runtime_stops_what_it_bounds(desk: Desk) -> None:
     stopped = await desk.reaches("STOPPED")
     assert stopped.status.outcome is not None and stopped.status.outcome.reason == "MaxRuntimeExceeded"
     await desk.bills_exactly([])
+
+
+async def _warnings(desk: Desk, reason: str) -> list[str]:
+    """What the Events of that reason in the desk's namespace say."""
+    found = await desk.cluster.list(f"/api/v1/namespaces/{desk.namespace}/events")
+    return [event["message"] for event in found["items"] if event["reason"] == reason]
+
+
+async def test_a_pool_s_total_warns_once_at_four_fifths_and_stops_what_runs_when_it_is_spent(desk: Desk) -> None:
+    await desk.register()
+    # At 0.08 USD/h the warning is due after 4.8 seconds, the end after 6.
+    await desk.pool(limits={"maxTotalCost": "0.00013334"})
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+
+    async def warned() -> bool:
+        assert await _warnings(desk, "BudgetNearlySpent") == ["80 % of limits.maxTotalCost (0.00013334 USD) is spent"]
+        return True
+
+    await until(warned)
+    assert (await desk.get_pool()).status.cost is not None
+    stopped = await desk.reaches("STOPPED")
+    ready = condition(stopped.status.conditions, Type.READY)
+    assert ready is not None and ready.reason == "BudgetSpent"
+    await desk.bills_exactly([])
+    await desk.deploy("second")
+    await desk.reaches("STOPPED", "second")
+    assert len(desk.ledger.history()) == 1, "a spent pool buys nothing"
+    assert await warned(), "said once, however often it was looked at"
+    await desk.patch(POOL, "pool", {"limits": {"maxTotalCost": "5"}})
+    await desk.reaches("RUNNING")
 
 
 async def test_pending_timeout_gives_up_with_the_reason(desk: Desk) -> None:

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,8 @@ from rig.desk import QUICK, Desk, OperatorProcess, until
 
 from cal_cli.controlplane import ControlPlane, Options, start
 from cal_cli.controlplane.plane import free_ports
+from cal_crds import money
+from cal_crds.meta import DEPLOYMENT
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +42,55 @@ async def test_probes_and_metrics(desk: Desk, operator: OperatorProcess) -> None
     assert f'cal_cost_per_hour_usd{{provider="{desk.provider}"}} 0.08' in metrics
     for name in ("cal_queue_depth", "cal_reconcile_seconds_count", "cal_adapter_calls_total"):
         assert name in metrics
+
+
+async def _spent(desk: Desk, operator: OperatorProcess, word: str, name: str) -> Decimal | None:
+    """The cost so far as the metrics tell it."""
+    text = await _serves(operator, "/metrics") or ""
+    series = f'cal_{word}_cost_usd{{namespace="{desk.namespace}",name="{name}"}} '
+    told = [line.removeprefix(series) for line in text.splitlines() if line.startswith(series)]
+    assert len(told) <= 1 and f"# TYPE cal_{word}_cost_usd gauge" in text
+    return Decimal(told[0]) if told else None
+
+
+async def test_cost_so_far_is_of_the_moment_of_the_scrape(desk: Desk, operator: OperatorProcess) -> None:
+    await desk.register()
+    await desk.pool()
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+
+    async def paid() -> bool:
+        cost = (await desk.get_pool()).status.cost
+        return cost is not None and cost.rate_per_hour == "0.08"
+
+    await until(paid)
+    (node,) = await desk.nodes()
+    seen = {"node": node, "deployment": await desk.deployment(), "pool": await desk.get_pool()}
+    for word, found in seen.items():
+        earliest = datetime.now(UTC)
+        told = await _spent(desk, operator, word, found.metadata.name)
+        marks = [Decimal(money.render(money.total(found.status.cost, now))) for now in (earliest, datetime.now(UTC))]
+        assert told is not None and Decimal(0) < marks[0] <= told <= marks[1], "it grows without a write"
+
+
+async def test_a_node_s_cost_leaves_the_metrics_with_the_node(desk: Desk, operator: OperatorProcess) -> None:
+    await desk.register()
+    await desk.pool()
+    await desk.deploy()
+    await desk.reaches("RUNNING")
+    (node,) = await desk.nodes()
+    assert await _spent(desk, operator, "node", node.metadata.name)
+    await desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
+    await desk.reaches("TERMINATED")
+    await desk.no_nodes()
+
+    async def gone() -> bool:
+        return await _spent(desk, operator, "node", node.metadata.name) is None
+
+    await until(gone)
+    final = (await desk.deployment()).status.cost
+    assert final is not None and final.rate_per_hour == "0"
+    assert await _spent(desk, operator, "deployment", "model") == Decimal(final.accumulated) > 0
 
 
 async def test_one_leads_and_the_other_takes_over_when_it_is_killed(bare_desk: Desk, own_plane: ControlPlane) -> None:
