@@ -103,9 +103,18 @@ def _messages(schema: Schema) -> Iterator[str]:
 
 
 def _engines() -> str:
-    rows = [f"| `{name}` | `{engine.image}` | {engine.port} | `{engine.health}` |" for name, engine in ENGINES.items()]
-    head = ["## Engines", "", "What `workload.engine` implies, each part unless it is given.", ""]
-    return "\n".join([*head, "| engine | image | port | probe |", "|---|---|---|---|", *rows, ""])
+    rows = [
+        f"| `{name}` | `{engine.image}` | {engine.port} | `{engine.health}` | {f'`{engine.key}`' if engine.key else 'knows none'} |"
+        for name, engine in ENGINES.items()
+    ]
+    head = [
+        "## Engines",
+        "",
+        "What `workload.engine` implies, each part unless it is given. The API key is derived for each deployment and given to the engine",
+        "in that variable when a node is bought; it stands in no object. `docs/api.md` says how to get it and how to bring your own.",
+        "",
+    ]
+    return "\n".join([*head, "| engine | image | port | probe | API key |", "|---|---|---|---|---|", *rows, ""])
 
 
 def _words() -> str:

@@ -13,6 +13,8 @@ from typing import Final
 from cal_crds.workload import ENGINE_PORT, HTTPGet, Port, PortProtocol, Probe, ServedModel, Workload
 
 _EVERYWHERE: Final = "0.0.0.0"
+#: How an engine is told its API key on the command line; whoever writes it there brings their own.
+_OPTION: Final = "--api-key"
 
 #: Pulls the model before the port opens, so that what answers can serve. The model is an argument, never part of the script.
 _OLLAMA: Final = """\
@@ -29,6 +31,9 @@ trap - EXIT
 OLLAMA_HOST=0.0.0.0:$3 exec ollama serve
 """
 
+#: SGLang takes its key as an argument only. What is frozen and shown names the variable, never the key.
+_SGLANG: Final = 'exec python3 -m sglang.launch_server "$@" ${SGLANG_API_KEY:+"--api-key=$SGLANG_API_KEY"}'
+
 
 @dataclass(frozen=True)
 class Start:
@@ -42,13 +47,21 @@ class Start:
 
 @dataclass(frozen=True)
 class Engine:
-    """`image` is pinned. An empty `command` keeps the image's entrypoint; `health` is a path that answers 200 once it serves."""
+    """`image` is pinned. An empty `command` keeps the image's entrypoint; `health` is a path that answers 200 once it serves, also
+    without the API key. `key` is the variable that the engine takes its API key from, None if it knows no keys."""
 
     image: str
     port: int
     health: str
     args: Callable[[Start], list[str]]
+    key: str | None
     command: tuple[str, ...] = ()
+    #: Whether it is our command that reads the variable, and not the engine itself.
+    key_by_command: bool = False
+
+
+class NoKey(Exception):
+    """A workload gets no API key of ours; the message says why, to a person."""
 
 
 def _vllm(start: Start) -> list[str]:
@@ -76,15 +89,26 @@ def _tei(start: Start) -> list[str]:
 
 ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
     {
-        "infinity": Engine("michaelf34/infinity:0.0.77", 7997, "/health", _infinity),
+        "infinity": Engine("michaelf34/infinity:0.0.77", 7997, "/health", _infinity, "INFINITY_API_KEY"),
         "ollama": Engine(
-            "ollama/ollama:0.15.2", 11434, "/api/version", _ollama, ("/bin/sh", "-c", _OLLAMA, "ollama-with-model")
+            "ollama/ollama:0.15.2",
+            11434,
+            "/api/version",
+            _ollama,
+            key=None,
+            command=("/bin/sh", "-c", _OLLAMA, "ollama-with-model"),
         ),
         "sglang": Engine(
-            "lmsysorg/sglang:v0.5.12", 30000, "/health", _sglang, ("python3", "-m", "sglang.launch_server")
+            "lmsysorg/sglang:v0.5.12",
+            30000,
+            "/health",
+            _sglang,
+            key="SGLANG_API_KEY",
+            command=("/bin/sh", "-c", _SGLANG, "sglang-with-key"),
+            key_by_command=True,
         ),
-        "tei": Engine("ghcr.io/huggingface/text-embeddings-inference:1.8.1", 8080, "/health", _tei),
-        "vllm": Engine("vllm/vllm-openai:v0.11.0", 8000, "/health", _vllm),
+        "tei": Engine("ghcr.io/huggingface/text-embeddings-inference:1.8.1", 8080, "/health", _tei, "API_KEY"),
+        "vllm": Engine("vllm/vllm-openai:v0.11.0", 8000, "/health", _vllm, "VLLM_API_KEY"),
     }
 )
 
@@ -110,6 +134,27 @@ def expand(workload: Workload, model: ServedModel, gpu_count: int = 1) -> Worklo
     name = model.id or model.name
     start = Start(model=name, served=model.served_name or name, port=ports[0].port, gpus=gpu_count)
     return filled.model_copy(update={"command": list(engine.command), "args": engine.args(start)})
+
+
+def key_variable(workload: Workload) -> str:
+    """The variable in which the derived API key is handed to the engine; the same before and after `expand`.
+
+    NoKey where there is no engine that takes one, or where the workload brings its own: then ours would be in the way.
+    """
+    name = workload.engine
+    engine = ENGINES.get(name or "")
+    if engine is None:
+        raise NoKey(f"the engine {name!r} is none that we know" if name else "the workload names no engine")
+    if engine.key is None:
+        raise NoKey(f"{name} knows no API keys: whoever reaches its endpoint may use it")
+    if any(variable.name == engine.key for variable in workload.env):
+        raise NoKey(f"the workload sets {engine.key} itself")
+    ours = tuple(workload.command) == engine.command
+    if any(_OPTION in part for part in [*(() if ours else workload.command), *workload.args]):
+        raise NoKey(f"the workload gives {_OPTION} itself")
+    if engine.key_by_command and not ours and (workload.command or workload.args):
+        raise NoKey(f"the workload starts {name} by a command of its own, which must give {_OPTION}")
+    return engine.key
 
 
 def _probe(engine: Engine, port: Port) -> Probe:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cal_crds.engines import ENGINES, expand
-from cal_crds.workload import ENGINE_NAMES, ENGINE_PORT, HTTPGet, Port, Probe, ServedModel, Workload
+from cal_crds.engines import ENGINES, NoKey, expand, key_variable
+from cal_crds.workload import ENGINE_NAMES, ENGINE_PORT, EnvVar, HTTPGet, Port, Probe, ServedModel, Workload
 
 MODEL = ServedModel(name="llama", id="meta-llama/Llama-2-7b", served_name="llama-2")
 
@@ -147,3 +147,60 @@ def test_ollama_fails_when_the_model_can_not_be_pulled(tmp_path: Path) -> None:
     code, asked = _run_ollama(tmp_path, ServedModel(name="missing"))
     assert code != 0
     assert "0.0.0.0:11434 serve" not in asked
+
+
+# --- API keys
+
+#: As their documentation and sources say; an engine that takes none must not be handed one in a variable that nobody reads.
+KEYS = {"infinity": "INFINITY_API_KEY", "sglang": "SGLANG_API_KEY", "tei": "API_KEY", "vllm": "VLLM_API_KEY"}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_says_how_it_takes_its_key(name: str) -> None:
+    for workload in (Workload(engine=name), expand(Workload(engine=name), MODEL)):
+        if name in KEYS:
+            assert key_variable(workload) == KEYS[name]
+            continue
+        with pytest.raises(NoKey, match=f"{name} knows no API keys"):
+            key_variable(workload)
+
+
+@pytest.mark.parametrize(
+    ("workload", "why"),
+    [
+        (Workload(), "names no engine"),
+        (Workload(engine="my-engine", image="acme/engine:1"), "'my-engine' is none that we know"),
+        (Workload(engine="vllm", env=[EnvVar(name="VLLM_API_KEY", value="mine")]), "sets VLLM_API_KEY itself"),
+        (Workload(engine="vllm", env=[EnvVar(name="VLLM_API_KEY", value="")]), "sets VLLM_API_KEY itself"),
+        (Workload(engine="tei", args=["--model-id", "m", "--api-key", "mine"]), "gives --api-key itself"),
+        (Workload(engine="tei", args=["--api-key=mine"]), "gives --api-key itself"),
+        (Workload(engine="vllm", command=["sh", "-c", "vllm serve m --api-key $MINE"]), "gives --api-key itself"),
+        (Workload(engine="sglang", args=["--model-path", "m"]), "by a command of its own"),
+        (Workload(engine="sglang", command=["python3", "-m", "sglang.launch_server"]), "by a command of its own"),
+    ],
+)
+def test_what_brings_its_own_key_gets_none_of_ours(workload: Workload, why: str) -> None:
+    for seen in (workload, expand(workload, MODEL)):
+        with pytest.raises(NoKey, match=why):
+            key_variable(seen)
+
+
+@pytest.mark.parametrize("name", ["infinity", "tei", "vllm"])
+def test_an_engine_that_reads_the_variable_itself_may_have_any_command(name: str) -> None:
+    own = Workload(engine=name, command=["./serve"], args=["--fast"], env=[EnvVar(name="OTHER", value="1")])
+    assert key_variable(own) == key_variable(expand(own, MODEL)) == KEYS[name]
+
+
+@pytest.mark.parametrize("key", [None, "", "cal-key", "-odd key; touch oops"])
+def test_sglang_is_given_its_key_as_one_argument_and_none_without(tmp_path: Path, key: str | None) -> None:
+    stub = tmp_path / "python3"
+    stub.write_text("""#!/bin/sh\nprintf '%s\\n' "$@"\n""")
+    stub.chmod(0o755)
+    full = expand(Workload(engine="sglang"), ServedModel(name="a model"))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", **({} if key is None else {"SGLANG_API_KEY": key})}
+    run = subprocess.run(
+        [*full.command, *full.args], env=env, cwd=tmp_path, timeout=30, capture_output=True, check=True
+    )
+    given_to_it = run.stdout.decode().splitlines()
+    assert given_to_it == ["-m", "sglang.launch_server", *full.args, *([f"--api-key={key}"] if key else [])]
+    assert "a model" in given_to_it and not (tmp_path / "oops").exists()
