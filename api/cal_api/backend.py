@@ -52,6 +52,10 @@ class Backend:
         self.watches = tuple(Watch(self.cluster, self.store, t, settings.watch_silence_seconds) for t in tables)
         self._lookups = {t.kind.name: Lookup(self.cluster, self.store, t, settings.lookups_per_second) for t in tables}
 
+    def second(self) -> datetime:
+        """Now, in whole seconds: the moment that the costs in an answer are of."""
+        return self.now().replace(microsecond=0)
+
     def require_sync(self) -> None:
         """NotReady until every kind was listed once: before that, nothing can be said of anything."""
         if not self.store.synced:

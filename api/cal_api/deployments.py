@@ -34,7 +34,9 @@ async def deploy(request: Request) -> Response:
 
 
 async def get_status(request: Request) -> Response:
-    return raw((await backend(request).deployment(request.path_params["deployment_id"])).rendered)
+    port = backend(request)
+    entry = await port.deployment(request.path_params["deployment_id"])
+    return raw(entry.at(port.second()))
 
 
 async def list_by_pool(request: Request) -> Response:
@@ -85,9 +87,9 @@ async def update(request: Request) -> Response:
     if draft.secrets:
         await keep_secrets(port, entry, draft.secret_name, draft.secrets)
     if not any(change.values()):
-        return raw(entry.rendered)
+        return raw(entry.at(port.second()))
     changed = await port.writer.change(port.store.deployments, entry, change)
-    return raw(changed.entry.rendered, changed.headers)
+    return raw(changed.entry.at(port.second()), changed.headers)
 
 
 async def delete(request: Request) -> Response:
@@ -136,7 +138,7 @@ def _outcome(entry: Entry[ModelDeployment], headers: dict[str, str] | None = Non
 
 
 def _page(port: Backend, key: Key, page: requests.WholeList | requests.Page) -> Response:
-    return raw(port.store.deployments.page("deployments", key, page.offset, page.limit))
+    return raw(port.store.deployments.page("deployments", key, port.second(), page.offset, page.limit))
 
 
 _NONE = {404: "No such deployment."}

@@ -38,7 +38,7 @@ async def providers(request: Request) -> Response:
 async def nodes(request: Request) -> Response:
     port = backend(request)
     port.require_sync()
-    return raw(port.store.nodes.page("nodes", ("provider", request.path_params["provider"])))
+    return raw(port.store.nodes.page("nodes", ("provider", request.path_params["provider"]), port.second()))
 
 
 async def heartbeat(request: Request) -> Response:

@@ -37,34 +37,35 @@ async def list_pools(request: Request) -> Response:
     page, port = query_of(request, requests.Page), backend(request)
     port.require_sync()
     key = "owner", request.path_params["owner_id"]
-    return raw(port.store.pools.page("pools", key, page.offset, page.limit))
+    return raw(port.store.pools.page("pools", key, port.second(), page.offset, page.limit))
 
 
 async def all_pools(request: Request) -> Response:
     page, port = query_of(request, requests.Page), backend(request)
     port.require_sync()
-    return raw(port.store.pools.page("pools", ALL, page.offset, page.limit))
+    return raw(port.store.pools.page("pools", ALL, port.second(), page.offset, page.limit))
 
 
 async def get_pool(request: Request) -> Response:
-    return raw((await _pool(request)).rendered)
+    return raw((await _pool(request)).at(backend(request).second()))
 
 
 async def inventory(request: Request) -> Response:
-    entry = await _pool(request)
-    nodes = b",".join([node.rendered for node in backend(request).store.nodes.listing(("pool", entry.uid))])
+    entry, port = await _pool(request), backend(request)
+    second = port.second()
+    nodes = b",".join([node.at(second) for node in port.store.nodes.listing(("pool", entry.uid))])
     return raw(b'{"pool_id":"%s","nodes":[%s]}' % (entry.uid.encode(), nodes))
 
 
 async def update_pool(request: Request) -> Response:
     asked, entry = await bodies.read(request, requests.UpdatePool), await _pool(request)
+    port = backend(request)
     if asked.metadata is None:
-        return raw(entry.rendered)
+        return raw(entry.at(port.second()))
     rest = {**views.kept(entry.object.metadata.annotations), "metadata": redacted(asked.metadata)}
     change = {"metadata": {"annotations": {ANNOTATION_REST: kept_json("metadata", rest)}}}
-    port = backend(request)
     changed = await port.writer.change(port.store.pools, entry, change)
-    return raw(changed.entry.rendered, changed.headers)
+    return raw(changed.entry.at(port.second()), changed.headers)
 
 
 async def stop_pool(request: Request) -> Response:

@@ -18,6 +18,18 @@ class Reply(BaseModel):
     model_config = ConfigDict(populate_by_name=True, protected_namespaces=(), serialize_by_alias=True)
 
 
+class Cost(Reply):
+    """US dollars as decimal strings: `accumulated` up to `since`, `rate_per_hour` from then on."""
+
+    accumulated: str
+    since: Time | None
+    rate_per_hour: str
+
+
+#: The last field of its object: it is filled in when it is read.
+SoFar = Annotated[str, Field(description="US dollars up to the second of this answer, as a decimal string.")]
+
+
 class Problem(Reply):
     """Every error."""
 
@@ -54,6 +66,8 @@ class Pool(Reply):
     updated_at: Time
     namespace: Annotated[str, Field(description="Of the ComputePool behind it.")]
     resource_name: Annotated[str, Field(description="Of the ComputePool behind it.")]
+    cost: Annotated[Cost, Field(description="Over all nodes that it ever had.")]
+    cost_so_far: SoFar
 
 
 class RefusedOffer(Reply):
@@ -106,6 +120,8 @@ class Deployment(Reply):
     updated_at: Time
     namespace: Annotated[str, Field(description="Of the ModelDeployment behind it.")]
     resource_name: Annotated[str, Field(description="Of the ModelDeployment behind it.")]
+    cost: Annotated[Cost, Field(description="Over all nodes that it ever had.")]
+    cost_so_far: SoFar
 
 
 class Node(Reply):
@@ -136,6 +152,8 @@ class Node(Reply):
     updated_at: Time
     namespace: Annotated[str, Field(description="Of the ComputeNode behind it.")]
     resource_name: Annotated[str, Field(description="Of the ComputeNode behind it.")]
+    cost: Cost
+    cost_so_far: SoFar
 
 
 class Resource(Reply):

@@ -11,7 +11,7 @@ from cal_api.table import Entry, Key, Table
 from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER
 from cal_crds.node import ComputeNode
-from cal_crds.pool import ComputePool
+from cal_crds.pool import ComputePool, Cost
 from cal_crds.provider import ComputeProvider
 
 ALL: Key = ("all", "")
@@ -24,9 +24,9 @@ class Store:
         self._last_beat = last_beat
         self._offers: dict[str, bytes] = {}
         self.providers = Table(PROVIDER, ComputeProvider, lambda _: (ALL,), self._provider)
-        self.pools = Table(POOL, ComputePool, _pool_keys, self._pool)
-        self.deployments = Table(DEPLOYMENT, ModelDeployment, self._deployment_keys, self._deployment)
-        self.nodes = Table(NODE, ComputeNode, _node_keys, self._node)
+        self.pools = Table(POOL, ComputePool, _pool_keys, self._pool, _cost)
+        self.deployments = Table(DEPLOYMENT, ModelDeployment, self._deployment_keys, self._deployment, _cost)
+        self.nodes = Table(NODE, ComputeNode, _node_keys, self._node, _cost)
         self.tables: tuple[Table[Any], ...] = (self.providers, self.pools, self.deployments, self.nodes)
 
     @property
@@ -126,6 +126,10 @@ def _bound_pool(deployment: ModelDeployment) -> str:
     """The uid of the pool it is bound to for life; "" while it is bound to none."""
     ref = deployment.spec.pool_ref
     return (ref.uid if ref else None) or deployment.status.bound_pool_uid or ""
+
+
+def _cost(resource: ComputePool | ModelDeployment | ComputeNode) -> Cost | None:
+    return resource.status.cost
 
 
 def _pool_keys(pool: ComputePool) -> tuple[Key, ...]:

@@ -6,13 +6,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from cal_api import ownership
+from cal_api import ownership, spending
 from cal_crds.base import Resource
 from cal_crds.meta import Kind
+from cal_crds.pool import Cost
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOMBSTONES = 10_000
@@ -38,16 +40,24 @@ class Entry(Generic[R]):
     #: When its content last changed, RFC 3339.
     updated: str
     keys: tuple[Key, ...] = ()
-    #: What REST shows of it, as JSON.
+    #: What REST shows of it, as JSON; where its cost grows, as of `second`.
     rendered: bytes = b""
+    growing: Cost | None = None
+    second: datetime | None = None
+
+    def at(self, second: datetime) -> bytes:
+        """What REST shows of it in that second."""
+        if self.growing is not None and self.second != second:
+            self.rendered, self.second = spending.as_of(second, self.rendered, self.growing), second
+        return self.rendered
 
 
 @dataclass(eq=False, slots=True)
 class _Bucket(Generic[R]):
     members: dict[str, Entry[R]] = field(default_factory=dict)
     newest: list[Entry[R]] | None = None
-    #: (offset, end) -> what `Table.page` says of that part.
-    pages: dict[tuple[int, int | None], bytes] = field(default_factory=dict)
+    #: (offset, end) -> what `Table.page` says of that part, and the second that it is right for (None: any).
+    pages: dict[tuple[int, int | None], tuple[datetime | None, bytes]] = field(default_factory=dict)
 
     def changed(self, order: bool) -> None:
         """Forget what a change of a member makes wrong; its order only if one came or went."""
@@ -57,7 +67,7 @@ class _Bucket(Generic[R]):
 
 
 class Table(Generic[R]):
-    """All known objects of a kind. `keys` and `render` are called on every change of an object, never on a read."""
+    """All known objects of a kind. `keys`, `render` and `cost` are called on every change of an object, never on a read."""
 
     def __init__(
         self,
@@ -65,9 +75,10 @@ class Table(Generic[R]):
         model: type[R],
         keys: Callable[[R], tuple[Key, ...]],
         render: Callable[[Entry[R]], bytes],
+        cost: Callable[[R], Cost | None] = lambda _: None,
     ) -> None:
         self.kind = kind
-        self._model, self._keys, self._render = model, keys, render
+        self._model, self._keys, self._render, self._cost = model, keys, render, cost
         self._by_uid: dict[str, Entry[R]] = {}
         self._by_name: dict[tuple[str, str], Entry[R]] = {}
         self._buckets: dict[Key, _Bucket[R]] = {}
@@ -96,18 +107,20 @@ class Table(Generic[R]):
             bucket.newest = sorted(bucket.members.values(), key=_age, reverse=True)
         return bucket.newest
 
-    def page(self, name: str, key: Key, offset: int = 0, limit: int | None = None) -> bytes:
-        """A part of `listing` as {"<name>": [...], "total": <all there are>}; joined once until one of them changes."""
+    def page(self, name: str, key: Key, second: datetime, offset: int = 0, limit: int | None = None) -> bytes:
+        """A part of `listing` as {"<name>": [...], "total": <all there are>}; joined once until one of them changes, or, where one's
+        cost grows, once a second."""
         bucket = self._buckets.get(key)
         if bucket is None:
             return _whole(name, (), 0)
         end = None if limit is None else offset + limit
-        page = bucket.pages.get((offset, end))
-        if page is None:
+        right_for, page = bucket.pages.get((offset, end), (second, None))
+        if page is None or right_for not in (None, second):
             found = self.listing(key)
-            page = _whole(name, found[offset:end], len(found))
-            if len(bucket.pages) < _MOST_PAGES:
-                bucket.pages[offset, end] = page
+            part = found[offset:end]
+            page = _whole(name, [entry.at(second) for entry in part], len(found))
+            if len(bucket.pages) < _MOST_PAGES or (offset, end) in bucket.pages:
+                bucket.pages[offset, end] = second if any(entry.growing for entry in part) else None, page
         return page
 
     def put(self, body: dict[str, Any]) -> Entry[R] | None:
@@ -135,7 +148,8 @@ class Table(Generic[R]):
             self._unindex(entry)
             entry.keys = keys
             self._index(entry)
-        entry.rendered = self._render(entry)
+        entry.rendered, entry.second = self._render(entry), None
+        entry.growing = spending.growing(self._cost(entry.object))
         for key in keys:
             self._buckets[key].changed(order=False)
 
@@ -207,6 +221,5 @@ def _age(entry: Entry[Any]) -> tuple[Any, str]:
     return entry.object.metadata.creation_timestamp, entry.name
 
 
-def _whole(name: str, entries: Sequence[Entry[Any]], total: int) -> bytes:
-    inside = b",".join([entry.rendered for entry in entries])
-    return b'{"%s":[%s],"total":%d}' % (name.encode(), inside, total)
+def _whole(name: str, items: Sequence[bytes], total: int) -> bytes:
+    return b'{"%s":[%s],"total":%d}' % (name.encode(), b",".join(items), total)

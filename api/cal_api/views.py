@@ -8,7 +8,7 @@ from decimal import Decimal
 from math import ceil
 from typing import Any
 
-from cal_api import echo, replies
+from cal_api import echo, replies, spending
 from cal_api.values import ZERO_UUID, snake, strategy_of
 from cal_crds import quantities
 from cal_crds.base import rfc3339
@@ -81,6 +81,8 @@ def pool(resource: ComputePool, pool_type: str, updated: str) -> replies.Pool:
         updated_at=updated,
         namespace=resource.metadata.namespace or "",
         resource_name=resource.metadata.name,
+        cost=spending.shown(status.cost),
+        cost_so_far=status.cost.accumulated if status.cost else "0",
     )
 
 
@@ -145,6 +147,8 @@ def deployment(resource: ModelDeployment, pool_id: str, owner: str | None, updat
         updated_at=updated,
         namespace=resource.metadata.namespace or "",
         resource_name=resource.metadata.name,
+        cost=spending.shown(status.cost),
+        cost_so_far=status.cost.accumulated if status.cost else "0",
     )
 
 
@@ -218,6 +222,8 @@ def node(resource: ComputeNode, last_beat: datetime | None, updated: str) -> rep
         updated_at=updated,
         namespace=resource.metadata.namespace or "",
         resource_name=resource.metadata.name,
+        cost=spending.shown(status.cost),
+        cost_so_far=status.cost.accumulated if status.cost else "0",
     )
 
 

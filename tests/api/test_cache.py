@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from cal_crds.cluster import Cluster
 from cal_crds.meta import API_VERSION, POOL
 
 Eventually = Callable[..., Any]
+_NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
 
 def _pool(name: str, owner: str = "kim") -> dict[str, Any]:
@@ -154,7 +156,7 @@ async def test_pages_follow_every_change(cluster: Cluster, namespace: str) -> No
     key = ("owner", namespace)
 
     def page(offset: int = 0, limit: int | None = None) -> tuple[list[str], int]:
-        body = json.loads(store.pools.page("pools", key, offset, limit))
+        body = json.loads(store.pools.page("pools", key, _NOW, offset, limit))
         return [pool["resource_name"] for pool in body["pools"]], body["total"]
 
     assert page() == ([], 0)
@@ -162,7 +164,7 @@ async def test_pages_follow_every_change(cluster: Cluster, namespace: str) -> No
         store.put(store.pools, body)
     assert page() == (["p2", "p1", "p0"], 3) and page(1, 1) == (["p1"], 3)
     store.put(store.pools, await cluster.merge_patch(POOL.path(namespace, "p1"), {"spec": {"gpuCount": 9}}))
-    assert b'"gpu_count":9' in store.pools.page("pools", key, 1, 1)
+    assert b'"gpu_count":9' in store.pools.page("pools", key, _NOW, 1, 1)
     store.remove(store.pools, bodies[2]["metadata"]["uid"])
     assert page() == (["p1", "p0"], 2) and page(1, 1) == (["p0"], 2)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,12 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from rig.desk import QUICK, Desk, OperatorProcess, until
+from rig.desk import QUICK, Desk, OperatorProcess
+from rig.plane import bare_plane
+from rig.waiting import until
 
-from cal_cli.controlplane import ControlPlane, Options, start
+from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
 from cal_crds import money
+from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT
+from cal_crds.node import ComputeNode
+from cal_crds.pool import ComputePool
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +68,8 @@ async def test_cost_so_far_is_of_the_moment_of_the_scrape(desk: Desk, operator: 
 
     await until(paid)
     (node,) = await desk.nodes()
-    seen = {"node": node, "deployment": await desk.deployment(), "pool": await desk.get_pool()}
+    seen: dict[str, ComputeNode | ModelDeployment | ComputePool] = {"node": node}
+    seen |= {"deployment": await desk.deployment(), "pool": await desk.get_pool()}
     for word, found in seen.items():
         earliest = datetime.now(UTC)
         told = await _spent(desk, operator, word, found.metadata.name)
@@ -122,11 +126,8 @@ async def test_one_leads_and_the_other_takes_over_when_it_is_killed(bare_desk: D
 @pytest.fixture
 def doomed_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
     """A control plane that a test may take away."""
-    directory = Path(tempfile.mkdtemp(prefix="cal-test-"))
-    plane = start(directory, binaries, Options(fsync=False))
-    yield plane
-    plane.stop()
-    shutil.rmtree(directory, ignore_errors=True)
+    with bare_plane(binaries) as plane:
+        yield plane
 
 
 async def test_it_ends_in_order_when_the_api_server_is_gone(doomed_plane: ControlPlane, tmp_path: Path) -> None:
