@@ -1,4 +1,4 @@
-"""Secrets that a workload refers to: read live at the launch, handed to the adapter, kept nowhere.
+"""Secrets of a workload: those that it refers to and the key of its model, looked up at the launch, handed to the adapter, kept nowhere.
 
 A Secret may be used only if it is meant for workloads: it carries the owner label. For deployments made through the api the label must
 name their very owner; elsewhere its presence counts (`kubectl label secret NAME calayer.dev/owner-hash=any`). Else whoever may create a
@@ -14,7 +14,9 @@ from typing import Any
 from cal_adapters.contract import EnvValue, RegistryLogin
 from cal_crds.cluster import Forbidden, NotFound
 from cal_crds.deployment import ModelDeployment
+from cal_crds.engines import NoKey, key_variable
 from cal_crds.meta import LABEL_MANAGED_BY, LABEL_OWNER, MANAGER_API
+from cal_crds.modelkeys import SECRET_NAME, BadKey
 from cal_crds.workload import Workload
 from cal_operator.world import World
 
@@ -38,6 +40,21 @@ async def resolve_env(world: World, deployment: ModelDeployment, workload: Workl
             EnvValue(variable.name, base64.b64decode(data[reference.key]).decode(errors="replace"), secret=True)
         )
     return values
+
+
+async def model_key(world: World, deployment: ModelDeployment, workload: Workload) -> list[EnvValue]:
+    """The variable with the derived API key, if the engine takes one and the workload doesn't bring its own; the same at each launch."""
+    try:
+        name = key_variable(workload)
+    except NoKey:
+        return []
+    where = f"the API key of the model: Secret {world.settings.system_namespace}/{SECRET_NAME}"
+    try:
+        return [EnvValue(name, await world.model_keys.of(deployment.metadata.uid), secret=True)]
+    except BadKey as bad:
+        raise EnvMissing(f"{where} can't be used: {bad}") from bad
+    except Forbidden:
+        raise EnvMissing(f"{where} may not be read and made by the operator") from None
 
 
 async def resolve_logins(world: World, deployment: ModelDeployment, workload: Workload) -> list[RegistryLogin]:

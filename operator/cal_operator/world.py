@@ -17,6 +17,7 @@ from cal_operator.clock import Clock
 from cal_operator.events import Events
 from cal_operator.leader import Leader
 from cal_operator.liveness import Liveness
+from cal_operator.model_keys import ModelKeys
 from cal_operator.nodes.memory import Memories
 from cal_operator.patch import status_patch
 from cal_operator.settings import Settings
@@ -53,10 +54,14 @@ class World:
     #: Provider Secrets that carry our finalizer, as far as this process knows.
     held_secrets: set[str] = field(default_factory=set)
     queue: WorkQueue = field(init=False)
+    model_keys: ModelKeys = field(init=False)
     #: Of pools and providers: what concerns those who use them.
     _concern: dict[str, str] = field(default_factory=dict)
     _critical: set[asyncio.Task[Any]] = field(default_factory=set)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.model_keys = ModelKeys(self.cluster, self.settings.system_namespace)
 
     @property
     def term_start(self) -> datetime:

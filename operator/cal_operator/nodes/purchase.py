@@ -11,7 +11,7 @@ from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
 from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE
 from cal_crds.node import ComputeNode
 from cal_operator.accounts import Account
-from cal_operator.workload_secrets import EnvMissing, resolve_env, resolve_logins
+from cal_operator.workload_secrets import EnvMissing, model_key, resolve_env, resolve_logins
 from cal_operator.world import World
 
 #: Between the end of a spending call's timeout and the end of the lease, in seconds.
@@ -39,8 +39,12 @@ async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, Mo
 
 
 async def build_request(world: World, node: ComputeNode, deployment: ModelDeployment) -> LaunchRequest:
-    """The purchase, out of what the node recorded. EnvMissing if a Secret isn't there."""
+    """The purchase, out of what the node recorded, and the secrets, which stand nowhere. EnvMissing if a Secret isn't there.
+
+    Made again it is the same, by whatever process: a purchase in steps is known by it.
+    """
     spec = node.spec
+    env = [*await resolve_env(world, deployment, spec.workload), *await model_key(world, deployment, spec.workload)]
     return LaunchRequest(
         mark=Mark(world.installation, spec.token),
         node=node.metadata.name,
@@ -54,7 +58,7 @@ async def build_request(world: World, node: ComputeNode, deployment: ModelDeploy
         max_price_per_hour=money.parse(spec.max_price_per_hour) if spec.max_price_per_hour is not None else None,
         model=spec.model,
         workload=spec.workload,
-        env=await resolve_env(world, deployment, spec.workload),
+        env=env,
         logins=await resolve_logins(world, deployment, spec.workload),
     )
 
