@@ -31,10 +31,11 @@ from cal_crds.meta import API_VERSION, DEPLOYMENT, POOL
 
 POOLS, ROUNDS, SECONDS, CONNECTIONS, GOAL = 500, 9, 1.0, 8, 0.6
 HERE = Path(__file__).parent
+_COSTS = {"status": {"cost": {"accumulated": "1.25", "since": "2026-01-01T00:00:00Z", "ratePerHour": "0.123456789"}}}
 
 
 async def _fill(kubeconfig: Path) -> str:
-    """500 pools of one owner, and a deployment; its id."""
+    """500 pools of one owner, and a deployment; its id. All of them cost money just now, so that no answer is right for longer than a second."""
     async with await Cluster.connect(str(kubeconfig)) as cluster:
         for number in range(POOLS):
             spec: dict[str, Any] = {
@@ -45,8 +46,10 @@ async def _fill(kubeconfig: Path) -> str:
                 "maxCostPerHour": "1.00",
             }
             await cluster.create(POOL.path("default"), _object(POOL.name, f"pool-{number}", spec))
+            await cluster.merge_patch(POOL.path("default", f"pool-{number}", "status"), _COSTS)
         spec = {"poolRef": {"name": "pool-0"}, "model": {"name": "m"}, "workload": {"engine": "vllm", "image": "a/b:c"}}
         made = await cluster.create(DEPLOYMENT.path("default"), _object(DEPLOYMENT.name, "bench", spec))
+        await cluster.merge_patch(DEPLOYMENT.path("default", "bench", "status"), _COSTS)
     return str(made["metadata"]["uid"])
 
 
