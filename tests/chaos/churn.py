@@ -1,63 +1,34 @@
-"""Users: deploy, scale, change, terminate, start and delete, by REST and by kubectl's way, seeded. What was acknowledged is remembered."""
+"""What users do, seeded: deploy, scale, change, terminate, start and delete, by REST and by kubectl's way."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import httpx
-from chaos.stage import AKASH, DEMO, NOSANA
+from chaos.users import NAMESPACE, PROVIDERS, Thing, Users
 
-from cal_crds.cluster import Cluster, ClusterError, NotFound
-from cal_crds.meta import API_VERSION, DEPLOYMENT, LABEL_PROVIDER, NODE, POOL, Kind
+from cal_crds.cluster import ClusterError
+from cal_crds.meta import DEPLOYMENT, LABEL_PROVIDER, NODE, POOL
 
-NAMESPACE: Final = "default"
-PROVIDERS: Final = (DEMO, NOSANA, AKASH)
 #: Deployments that users keep at once with one provider, and nodes at which they hold back.
 _DEPLOYMENTS: Final = 6
 _NODES: Final = 70
-_POOL_SPEC: Final[dict[str, dict[str, Any]]] = {
-    DEMO: {"gpuCount": 1},
-    NOSANA: {"gpuCount": 1, "providerPoolID": "nvidia-3090"},
-    AKASH: {"gpuCount": 1, "allowedGPUTypes": ["rtx4090"]},
-}
 
 
 @dataclass
-class Thing:
-    """A pool or a deployment that a user made. `doomed`: somebody asked for its end, whatever came of that."""
+class Churn(Users):
+    """The users at work. Whatever they ask for may fail; that is noted, and they go on."""
 
-    uid: str
-    name: str
-    provider: str
-    pool: str = ""
-    doomed: bool = False
-
-
-@dataclass
-class Churn:
-    """The users. `plan` is what they did, for people; `answers` the status codes that they got."""
-
-    cluster: Cluster
-    api: httpx.AsyncClient
-    seed: int
-    plan: list[str] = field(default_factory=list)
-    pools: dict[str, Thing] = field(default_factory=dict)
-    deployments: dict[str, Thing] = field(default_factory=dict)
-    answers: Counter[str] = field(default_factory=Counter)
     #: Set at each deployment and start: who wants to strike just then waits for it.
     bought: asyncio.Event = field(default_factory=asyncio.Event)
     crowded: bool = False
 
     def __post_init__(self) -> None:
-        self._dice = random.Random(f"{self.seed} churn")
-        self._numbers = 0
+        super().__post_init__()
         self._acts: list[tuple[int, Callable[[], Awaitable[str]]]] = [
             (6, self._deploy_by_rest), (6, self._deploy_by_kubectl), (5, self._scale), (3, self._terminate), (4, self._start),
             (3, self._delete), (2, self._delete_by_rest), (6, self._delete_node), (3, self._change), (1, self._replace_pool),
@@ -90,69 +61,6 @@ class Churn:
             said = f"{_name(act)}: {error.status} {error.message[:80]}"
         if said:
             self.note(said)
-
-    def note(self, what: str) -> None:
-        """One line of the plan."""
-        self.plan.append(f"{time.strftime('%H:%M:%S')} {what}")
-
-    # --- helpers -------------------------------------------------------------------------------------------------------------
-
-    def _next(self, letter: str) -> str:
-        self._numbers += 1
-        return f"{letter}{self._numbers}"
-
-    def _pick(self, things: dict[str, Thing], provider: str | None = None) -> Thing | None:
-        fit = [thing for thing in things.values() if not thing.doomed and provider in (None, thing.provider)]
-        return self._dice.choice(fit) if fit else None
-
-    async def _rest(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        answer = await self.api.request(method, path, json=body)
-        self.answers[f"{method} {path.split('/')[1].split('?')[0]} {answer.status_code}"] += 1
-        return answer
-
-    async def _make(self, kind: Kind, name: str, spec: dict[str, Any]) -> str:
-        body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": {"name": name}, "spec": spec}
-        made = await self.cluster.create(kind.path(NAMESPACE), body)
-        return str(made["metadata"]["uid"])
-
-    # --- pools ---------------------------------------------------------------------------------------------------------------
-
-    async def _pool_by_kubectl(self, provider: str) -> Thing:
-        name = self._next("pool-")
-        uid = await self._make(
-            POOL, name, {"owner": {"id": "chaos"}, "providerRef": {"name": provider}, **_POOL_SPEC[provider]}
-        )
-        self.pools[uid] = Thing(uid, name, provider)
-        return self.pools[uid]
-
-    async def _pool_by_rest(self, provider: str) -> Thing:
-        name, spec = self._next("rest-pool-"), _POOL_SPEC[provider]
-        body = {"pool_name": name, "owner_id": "chaos", "provider": provider, "gpu_count": spec["gpuCount"]}
-        body |= {
-            "allowed_gpu_types": spec.get("allowedGPUTypes", []),
-            "provider_pool_id": spec.get("providerPoolID", ""),
-        }
-        answer = await self._rest("POST", "/createpool", body)
-        answer.raise_for_status()
-        uid = str(answer.json()["pool_id"])
-        items = (await self.cluster.list(POOL.path(NAMESPACE)))["items"]
-        found = next(item for item in items if item["metadata"]["uid"] == uid)
-        self.pools[uid] = Thing(uid, found["metadata"]["name"], provider)
-        return self.pools[uid]
-
-    async def _replace_pool(self) -> str:
-        """A new pool, then the end of an old one with all that is in it."""
-        old = self._pick(self.pools)
-        if old is None:
-            return ""
-        await (self._pool_by_rest if self._dice.random() < 0.5 else self._pool_by_kubectl)(old.provider)
-        old.doomed = True
-        for deployment in self.deployments.values():
-            deployment.doomed |= deployment.pool == old.uid
-        await self.cluster.delete(POOL.path(NAMESPACE, old.name))
-        return f"delete pool {old.name}"
-
-    # --- deployments -----------------------------------------------------------------------------------------------------------
 
     async def provoke(self, provider: str) -> None:
         """Something that makes the operator buy there now: another deployment, or the end of a node that has to be replaced."""
@@ -271,18 +179,17 @@ class Churn:
             await self._rest("GET", f"/logs/{thing.uid}")
         return ""
 
-    # --- the end ---------------------------------------------------------------------------------------------------------------
-
-    async def delete_everything(self) -> None:
-        """All deployments and pools, those too whose answers were lost."""
-        for kind, things in ((DEPLOYMENT, self.deployments), (POOL, self.pools)):
-            for thing in things.values():
-                thing.doomed = True
-            for item in (await self.cluster.list_metadata(kind.path(NAMESPACE)))["items"] or []:
-                try:
-                    await self.cluster.delete(kind.path(NAMESPACE, item["metadata"]["name"]))
-                except NotFound:
-                    continue
+    async def _replace_pool(self) -> str:
+        """A new pool, then the end of an old one with all that is in it."""
+        old = self._pick(self.pools)
+        if old is None:
+            return ""
+        await (self._pool_by_rest if self._dice.random() < 0.5 else self._pool_by_kubectl)(old.provider)
+        old.doomed = True
+        for deployment in self.deployments.values():
+            deployment.doomed |= deployment.pool == old.uid
+        await self.cluster.delete(POOL.path(NAMESPACE, old.name))
+        return f"delete pool {old.name}"
 
 
 def _name(act: Callable[..., Any]) -> str:

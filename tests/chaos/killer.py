@@ -11,10 +11,10 @@ from typing import Final
 from chaos.churn import Churn
 from chaos.fleet import API, OPERATORS, RELAY, Fleet
 from chaos.stage import DEMO, Stage
+from rig.plane import SYSTEM
 
 from cal_crds.cluster import Cluster, ClusterError
 
-SYSTEM: Final = "cal-system"
 _LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/cal-operator"
 #: What is killed, with weights. "strike" is the leader a moment after users asked for something that costs money, "sale" the leader
 #: between a sale at the demo market and its answer.

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,13 +26,14 @@ if __name__ == "__main__":  # run as a program
     sys.path[:0] = [str(REPO / name) for name in ("tests", "operator", "api", "relay", "cli", "adapters", "crds")]
 
 import httpx
-from chaos.churn import NAMESPACE
 from chaos.fleet import API, OPERATORS, RELAY
-from chaos.killer import SYSTEM, Killer
+from chaos.killer import Killer
 from chaos.scene import Scene
+from chaos.users import NAMESPACE
 from chaos.verdict import Picture, Verdict, doubled, failed, judge, look
+from rig.plane import FAST, SYSTEM, install_crds, kubectl
 
-from cal_cli.controlplane import ControlPlane, Options, find, start
+from cal_cli.controlplane import ControlPlane, find, start
 from cal_cli.controlplane.tools import FOR_UP
 from cal_crds.cluster import Cluster, ClusterError
 from cal_crds.meta import DEPLOYMENT, NODE
@@ -229,12 +229,11 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="cal-chaos-"))
     binaries = find(FOR_UP, lambda line: print(line, flush=True))
-    plane = start(folder / "plane", binaries, Options(fsync=False))
+    plane = start(folder / "plane", binaries, FAST)
     good = False
     try:
-        kubectl = [str(binaries["kubectl"]), f"--kubeconfig={plane.kubeconfig}"]
-        subprocess.run([*kubectl, "apply", "--server-side", "-f", str(REPO / "crds")], check=True, capture_output=True)
-        subprocess.run([*kubectl, "create", "namespace", SYSTEM], check=True, capture_output=True)
+        install_crds(binaries, plane)
+        kubectl(binaries, plane.kubeconfig)("create", "namespace", SYSTEM)
         good = asyncio.run(_attack(plane, folder, options.kills, options.seed))
     finally:
         plane.stop()

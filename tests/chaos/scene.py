@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from chaos.churn import NAMESPACE, Churn
+from chaos.churn import Churn
 from chaos.fleet import API, OPERATORS, RELAY, Fleet
-from chaos.killer import SYSTEM
 from chaos.stage import AKASH, DEMO, KEYS, NOSANA, Stage
+from chaos.users import NAMESPACE
+from rig.plane import SYSTEM
 
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.churn import NAMESPACE, PROVIDERS, Churn
 from chaos.stage import Stage
+from chaos.users import NAMESPACE, PROVIDERS, Users
 
 from cal_crds.cluster import Cluster
 from cal_crds.meta import DEPLOYMENT, NODE, POOL
@@ -74,7 +74,7 @@ async def look(cluster: Cluster, stage: Stage) -> Picture:
     )
 
 
-def judge(picture: Picture, churn: Churn) -> Verdict:
+def judge(picture: Picture, users: Users) -> Verdict:
     """Compare. The counts mean something once nothing is `unsettled`, or the time for that is over."""
     found = Verdict(unsettled=_unsettled(picture))
     for provider in PROVIDERS:
@@ -91,7 +91,7 @@ def judge(picture: Picture, churn: Churn) -> Verdict:
         missing = picture.wanted(deployment) - by_owner[deployment["metadata"]["uid"]]
         found.lost += [f"{deployment['metadata']['name']}: a wanted replica has no node"] * max(0, missing)
     there = {deployment["metadata"]["uid"] for deployment in picture.deployments}
-    kept = [thing for thing in churn.deployments.values() if not thing.doomed]
+    kept = [thing for thing in users.deployments.values() if not thing.doomed]
     found.lost += [f"{thing.name or thing.uid}: acknowledged, and gone" for thing in kept if thing.uid not in there]
     return found
 

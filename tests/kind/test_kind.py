@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from rig.desk import until
+from rig.waiting import until
 
 from cal_adapters.contract import Adapter, Context, LaunchRequest, Mark, State, Stop
 from cal_adapters.registry import load

@@ -4,51 +4,31 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rig.desk import QUICK, Desk, OperatorProcess
+from rig.plane import operator_plane
 
-from cal_cli.controlplane import ControlPlane, Options, start
+from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
 from cal_crds.cluster import Cluster
 
-REPO = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
-
-
-@contextmanager
-def _plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
-    """A real etcd and kube-apiserver with our CRDs, the operator's namespace, and a folder for the demo markets' books."""
-    directory = Path(tempfile.mkdtemp(prefix="cal-test-"))
-    plane = start(directory, binaries, Options(fsync=False))
-    try:
-        kubectl = [str(binaries["kubectl"]), f"--kubeconfig={plane.kubeconfig}"]
-        subprocess.run([*kubectl, "apply", "--server-side", "-f", str(REPO / "crds")], check=True, capture_output=True)
-        subprocess.run([*kubectl, "create", "namespace", "cal-system"], check=True, capture_output=True)
-        (plane.state_dir / "adapters").mkdir()
-        yield plane
-    finally:
-        plane.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="package")
 def busy_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
     """Where the running operator is."""
-    with _plane(binaries) as plane:
+    with operator_plane(binaries) as plane:
         yield plane
 
 
 @pytest.fixture(scope="package")
 def own_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
     """Where no operator runs unless the test starts one: a second one would act on the same objects."""
-    with _plane(binaries) as plane:
+    with operator_plane(binaries) as plane:
         yield plane
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from rig import kill_walk
-from rig.desk import QUICK, Desk, until
+from rig.desk import QUICK, Desk
+from rig.waiting import until
 
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
@@ -72,8 +73,7 @@ async def test_a_kill_at_any_suspension_point_of_a_launch_leaves_exactly_one_ins
     desk = bare_desk
     await desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": "cal-walk"}})
     pid = await zygote.start(0)
-    await desk.register()
-    await desk.pool()
+    await desk.open()
     desk.ledger.forget_marks()  # a market that would sell the same thing twice
     desk.ledger.dawdle(0.3)
     os.kill(pid, signal.SIGTERM)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from rig.desk import Desk, until
+from rig.desk import Desk
+from rig.waiting import until
 
 from cal_crds.conditions import Type, is_true
 from cal_crds.meta import DEPLOYMENT, NODE, POOL
@@ -15,8 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_from_apply_to_running_to_terminated_and_nothing_is_left(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
+    await desk.open()
     await desk.deploy()
     running = await desk.reaches("RUNNING")
     (node,) = await desk.nodes()
@@ -58,10 +58,8 @@ async def test_objects_may_come_in_any_order(desk: Desk) -> None:
 
 
 async def test_scale_up_and_down(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
+    await desk.open()
+    await desk.serve()
     await desk.patch(DEPLOYMENT, "model", {"replicas": 3})
 
     async def three() -> bool:
@@ -85,9 +83,7 @@ async def test_scale_up_and_down(desk: Desk) -> None:
 async def test_a_changed_workload_is_rolled_out_and_the_old_one_serves_until_the_new_one_answers(desk: Desk) -> None:
     await desk.register(readyDelayMilliseconds=800)
     await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
-    (old,) = await desk.nodes()
+    old = await desk.serve()
     await desk.patch(DEPLOYMENT, "model", {"workload": {"image": "example/model:2"}})
     served: list[int] = []
 
@@ -104,11 +100,8 @@ async def test_a_changed_workload_is_rolled_out_and_the_old_one_serves_until_the
 
 
 async def test_a_deleted_node_is_stopped_and_replaced(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
-    (old,) = await desk.nodes()
+    await desk.open()
+    old = await desk.serve()
     await desk.delete(NODE, old.metadata.name)
     new = await until(lambda: _successor(desk, old))
     await desk.bills_exactly([new.spec.token])
@@ -121,11 +114,8 @@ async def _successor(desk: Desk, old: ComputeNode) -> ComputeNode:
 
 
 async def test_a_lost_instance_is_replaced(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
-    (old,) = await desk.nodes()
+    await desk.open()
+    old = await desk.serve()
     desk.ledger.end(await desk.mark(old), "Lost")
     await desk.patch(DEPLOYMENT, "model", {"backoffLimit": 4})  # any event: no need to wait for the next look
     new = await until(lambda: _successor(desk, old), timeout=60)
@@ -163,8 +153,7 @@ async def test_a_training_that_ends_well_is_completed_and_not_started_again(desk
 
 
 async def test_a_deleted_deployment_takes_its_instances_along(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
+    await desk.open()
     await desk.deploy(replicas=2)
     await desk.reaches("RUNNING")
     await desk.delete(DEPLOYMENT, "model")
@@ -175,8 +164,7 @@ async def test_a_deleted_deployment_takes_its_instances_along(desk: Desk) -> Non
 async def test_a_pool_goes_after_its_nodes_and_its_deployments_stay_readable(desk: Desk) -> None:
     await desk.register(stopDelayMilliseconds=1500)
     await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
+    await desk.serve()
     await desk.delete(POOL, "pool")
 
     async def terminating() -> bool:
@@ -212,10 +200,8 @@ async def test_a_pool_without_nodes_goes_too(desk: Desk) -> None:
 
 
 async def test_a_stopped_pool_loses_its_nodes_and_comes_back_by_active(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
+    await desk.open()
+    await desk.serve()
     await desk.patch(POOL, "pool", {"desiredState": "Stopped"})
     stopped = await desk.reaches("STOPPED")
     assert stopped.status.error_message is None
@@ -234,8 +220,7 @@ async def test_an_endpoint_that_somebody_else_runs_is_registered_and_nothing_is_
 
 
 async def test_the_second_pool_of_a_name_is_told_of_the_conflict(desk: Desk) -> None:
-    await desk.register()
-    await desk.pool("first", displayName="gpus")
+    await desk.open("first", displayName="gpus")
 
     async def settled(name: str, reason: str) -> bool:
         found = (await desk.get_pool(name)).status.conditions

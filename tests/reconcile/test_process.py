@@ -35,10 +35,8 @@ async def _serves(process: OperatorProcess, path: str) -> str | None:
 
 
 async def test_probes_and_metrics(desk: Desk, operator: OperatorProcess) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
+    await desk.open()
+    await desk.serve()
     assert await _serves(operator, "/healthz") == "ok" and await _serves(operator, "/readyz") == "ok"
     metrics = await _serves(operator, "/metrics") or ""
     assert f'cal_nodes{{provider="{desk.provider}",state="ready"}} 1.0' in metrics
@@ -57,10 +55,8 @@ async def _spent(desk: Desk, operator: OperatorProcess, word: str, name: str) ->
 
 
 async def test_cost_so_far_is_of_the_moment_of_the_scrape(desk: Desk, operator: OperatorProcess) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
+    await desk.open()
+    await desk.serve()
 
     async def paid() -> bool:
         cost = (await desk.get_pool()).status.cost
@@ -78,12 +74,14 @@ async def test_cost_so_far_is_of_the_moment_of_the_scrape(desk: Desk, operator: 
 
 
 async def test_a_node_s_cost_leaves_the_metrics_with_the_node(desk: Desk, operator: OperatorProcess) -> None:
-    await desk.register()
-    await desk.pool()
-    await desk.deploy()
-    await desk.reaches("RUNNING")
-    (node,) = await desk.nodes()
-    assert await _spent(desk, operator, "node", node.metadata.name)
+    await desk.open()
+    node = await desk.serve()
+
+    async def two_seconds_cost() -> bool:  # the records count whole seconds
+        spent = await _spent(desk, operator, "node", node.metadata.name)
+        return spent is not None and spent > 2 * Decimal("0.08") / 3600
+
+    await until(two_seconds_cost)
     await desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
     await desk.reaches("TERMINATED")
     await desk.no_nodes()
@@ -113,10 +111,8 @@ async def test_one_leads_and_the_other_takes_over_when_it_is_killed(bare_desk: D
         assert await _serves(second, "/readyz") is None, "two lead at once"
         first.kill()
         await until(lambda: _serves(second, "/readyz"))
-        await bare_desk.register()
-        await bare_desk.pool()
-        await bare_desk.deploy()
-        await bare_desk.reaches("RUNNING")
+        await bare_desk.open()
+        await bare_desk.serve()
     finally:
         if first.process is not None and first.process.poll() is None:
             first.kill()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
-from rig.desk import until
+from rig.waiting import until
 
 from cal_operator.store import Key
 from cal_operator.workqueue import WorkQueue
@@ -127,6 +127,45 @@ async def test_a_lane_that_hangs_holds_up_only_itself() -> None:
         queue.wake(Key("fast", str(number)))
     await drive(queue, lambda: sum(seen[Key("fast", str(number))] for number in range(10)) == 10)
     assert sum(count for key, count in seen.items() if key.kind == "slow") == 2
+
+
+async def test_a_lane_that_feeds_another_begins_little_ahead_of_it_and_all_of_it_in_the_end() -> None:
+    seen: Counter[Key] = Counter()
+    begun_ahead: list[int] = []
+
+    async def work(key: Key) -> None:
+        if key.kind == "new":
+            begun_ahead.append(len(begun_ahead) + 1 - sum(seen[made] for made in seen if made.kind == "fed"))
+            queue.wake(Key("fed", key.uid))
+        await asyncio.sleep(0)
+
+    queue = WorkQueue(counting(seen, work), feeds=lambda lane: "fed" if lane == "new" else None, ahead=3)
+    keys = [Key("new", str(number)) for number in range(40)]
+    for key in keys:
+        queue.wake(key)
+    await drive(queue, lambda: sum(seen.values()) == 80 and len(queue) == 0)
+    # A key that is made and not lined up yet may let one more begin.
+    assert max(begun_ahead) <= 2 * 3, begun_ahead
+
+
+async def test_a_fed_lane_that_hangs_lets_others_begin() -> None:
+    seen: Counter[Key] = Counter()
+    never = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        if key.kind == "fed slow":
+            await never.wait()
+        if key.kind.startswith("new"):
+            queue.wake(Key(key.kind.replace("new", "fed"), key.uid))
+
+    queue = WorkQueue(
+        counting(seen, work), feeds=lambda lane: lane.replace("new", "fed") if "new" in lane else None, ahead=2
+    )
+    for number in range(10):
+        queue.wake(Key("new slow", str(number)))
+        queue.wake(Key("new fast", str(number)))
+    await drive(queue, lambda: sum(seen[Key("fed fast", str(number))] for number in range(10)) == 10)
+    assert sum(count for key, count in seen.items() if key.kind == "new slow") <= 4
 
 
 async def test_draining_cancels_what_does_not_end_in_time() -> None:

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from rig.desk import QUICK, Desk, OperatorProcess, until
+from rig.desk import QUICK, Desk, OperatorProcess
+from rig.waiting import until
 
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
@@ -133,8 +134,7 @@ async def test_a_launch_under_way_is_recorded_before_the_process_ends(bare_desk:
     flags = (*QUICK, f"--system-namespace={namespace}")
     process = OperatorProcess(own_plane.kubeconfig, bare_desk.state_dir, free_ports(1)[0], *flags).start()
     try:
-        await bare_desk.register()
-        await bare_desk.pool()
+        await bare_desk.open()
         bare_desk.ledger.dawdle(1.3)
         await bare_desk.deploy()
 

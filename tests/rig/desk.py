@@ -5,15 +5,14 @@ Everything that a test makes at its desk bears the desk's own provider and names
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from rig.waiting import until
 
 from cal_adapters.contract import Mark
 from cal_adapters.fake import Ledger, ledger_path
@@ -23,8 +22,6 @@ from cal_crds.meta import API_VERSION, DEPLOYMENT, LABEL_DEPLOYMENT, NODE, POOL,
 from cal_crds.node import ComputeNode
 from cal_crds.pool import ComputePool
 from cal_crds.provider import ComputeProvider
-
-T = TypeVar("T")
 
 #: Short times, so that no test waits long for what takes a minute in earnest.
 QUICK = (
@@ -66,23 +63,6 @@ class OperatorProcess:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(timeout=60)
-
-
-async def until(check: Callable[[], Awaitable[T]], timeout: float = 40, what: str = "") -> T:
-    """The first truthy value of `check()`; an AssertionError in it counts as not yet."""
-    deadline = time.monotonic() + timeout
-    while True:
-        problem: AssertionError | None = None
-        value: T | None = None
-        try:
-            value = await check()
-        except AssertionError as error:
-            problem = error
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise problem or AssertionError(f"{what or 'it'} did not come within {timeout} s; last: {value!r}")
-        await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -130,6 +110,18 @@ class Desk:
         made = await self.create(DEPLOYMENT, name, wanted)
         return str(made["metadata"]["uid"])
 
+    async def open(self, name: str = "pool", **pool: Any) -> None:
+        """A market that is ready, and a pool on it."""
+        await self.register()
+        await self.pool(name, **pool)
+
+    async def serve(self) -> ComputeNode:
+        """A deployment that runs; its only node."""
+        await self.deploy()
+        await self.reaches("RUNNING")
+        (node,) = await self.nodes()
+        return node
+
     async def patch(self, kind: Kind, name: str, spec: dict[str, Any]) -> None:
         await self.cluster.merge_patch(kind.path(self.namespace if kind.namespaced else None, name), {"spec": spec})
 
@@ -175,6 +167,11 @@ class Desk:
             return not await self.nodes()
 
         await until(check, what="the end of all nodes")
+
+    async def events(self, namespace: str | None = None) -> list[dict[str, Any]]:
+        """The Kubernetes Events there; of the desk's own namespace where none is named."""
+        found = await self.cluster.list(f"/api/v1/namespaces/{namespace or self.namespace}/events")
+        return list(found["items"])
 
     def billing(self) -> list[str]:
         """The tokens of what bills at the market, strangers' included."""
