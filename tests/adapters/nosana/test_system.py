@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rig.desk import QUICK, OperatorProcess, until
+from rig.desk import QUICK, OperatorProcess
+from rig.plane import operator_plane
+from rig.waiting import until
 
-from cal_cli.controlplane import ControlPlane, Options, start
+from cal_cli.controlplane import ControlPlane
 from cal_crds.cluster import Cluster
 from cal_crds.meta import API_VERSION, DEPLOYMENT, NODE, POOL, PROVIDER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
-REPO = Path(__file__).resolve().parents[3]
 CREATE = r"^POST /api/deployments/create$"
 
 
 @pytest.fixture(scope="module")
 def plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
-    directory = Path(tempfile.mkdtemp(prefix="cal-test-"))
-    running = start(directory, binaries, Options(fsync=False))
-    try:
-        kubectl = [str(binaries["kubectl"]), f"--kubeconfig={running.kubeconfig}"]
-        subprocess.run([*kubectl, "apply", "--server-side", "-f", str(REPO / "crds")], check=True, capture_output=True)
-        subprocess.run([*kubectl, "create", "namespace", "cal-system"], check=True, capture_output=True)
+    with operator_plane(binaries) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
