@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cal_cli import spending
 from cal_cli.errors import Failure
 from cal_cli.kube import Kube
 from cal_cli.rest import Body, Rest
@@ -62,6 +63,10 @@ def _field(key: str) -> Callable[[Body], Any]:
 
 def _col(title: str, key: str, wide: bool = False) -> Column:
     return Column(title, _field(key), wide)
+
+
+def _money() -> tuple[Column, ...]:
+    return Column("USD SO FAR", spending.so_far), Column("USD/H", spending.rate, wide=True)
 
 
 def _age(key: str) -> Column:
@@ -165,6 +170,7 @@ RESOURCES = {
                 _col("STATE", "state"),
                 _col("GPU TYPES", "allowed_gpu_types"),
                 _col("MAX USD/H", "max_cost_per_hour"),
+                *_money(),
                 _age("created_at"),
                 _col("ID", "pool_id"),
                 _col("OWNER", "owner_id", wide=True),
@@ -183,6 +189,7 @@ RESOURCES = {
                 _col("STATE", "state"),
                 _col("REPLICAS", "replicas"),
                 _col("ENDPOINT", "endpoint"),
+                *_money(),
                 _age("created_at"),
                 _col("ID", "deployment_id"),
                 _col("POOL", "pool_id", wide=True),
@@ -202,6 +209,7 @@ RESOURCES = {
                 _col("STATE", "state"),
                 Column("GPUS", _gpus),
                 _col("INSTANCE", "provider_instance_id"),
+                *_money(),
                 _age("created_at"),
                 _col("ID", "id"),
                 _col("ENDPOINT", "expose_url", wide=True),

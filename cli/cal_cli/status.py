@@ -1,4 +1,4 @@
-"""`calctl status`: what runs, since when, and where it answers."""
+"""`calctl status`: what runs, since when, where it answers, and what it has cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import time
 
 import httpx
 
+from cal_cli import spending
+from cal_cli.errors import Failure
+from cal_cli.resources import paged
+from cal_cli.rest import Rest
 from cal_cli.statedir import Member, StateDir, same_process
 from cal_cli.table import duration, table
 
@@ -23,6 +27,7 @@ def status(state: StateDir) -> tuple[str, bool]:
         f"REST api     {known.api_url}   {'answers' if answers else 'does not answer'}",
         f"logs         {known.relay_url}",
         f"kubeconfig   {known.kubeconfig}" + (f"   (context {known.context})" if known.context else ""),
+        *([f"cost so far  {_cost(known.api_url)}"] if answers else []),
         f"state        {state.path}",
         "",
         table(["PROCESS", "PID", "STATE", "AGE", "RESTARTS"], rows),
@@ -34,6 +39,13 @@ def _row(member: Member) -> list[str | int]:
     alive = same_process(member) is not None
     age = duration(time.time() - member.started) if alive else "-"
     return [member.name, member.pid, "running" if alive else "down", age, member.restarts]
+
+
+def _cost(api_url: str) -> str:
+    try:
+        return spending.summary(paged(Rest(api_url), "/pools", "pools"))
+    except Failure as error:  # it ends just now; what runs is told all the same
+        return f"unknown: {error}"
 
 
 def _answers(api_url: str) -> bool:

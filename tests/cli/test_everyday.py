@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -53,6 +54,30 @@ def test_wide_has_more_columns(system: Calctl, pool: str) -> None:
     assert "OWNER" in system("get", "pools", "-o", "wide").stdout
 
 
+def _cells(text: str, row: str) -> dict[str, str]:
+    """The line of a table that has a cell `row`, by heading."""
+    lines = [re.split(r" {3,}", line) for line in text.splitlines()]
+    return next(dict(zip(lines[0], line, strict=True)) for line in lines[1:] if row in line)
+
+
+def test_cost_so_far_grows_while_one_looks(
+    system: Calctl, pool: str, llama: str, eventually: Callable[..., Any]
+) -> None:
+    node = json.loads(system("get", "nodes", "-o", "json").stdout)[0]["id"]
+    for kind, row in (("pools", pool), ("deployments", llama), ("nodes", node)):
+
+        def cells(kind: str = kind, row: str = row) -> dict[str, str]:
+            return _cells(system("get", kind, "-o", "wide").stdout, row)
+
+        assert Decimal(cells()["USD/H"]) > 0
+        before = Decimal(cells()["USD SO FAR"])
+        eventually(lambda cells=cells, before=before: Decimal(cells()["USD SO FAR"]) > before, timeout=60, interval=0.5)
+    told = re.search(
+        r"^cost so far +([0-9.]+) USD in 1 pool; now ([0-9.]+) USD/h$", system("status").stdout, re.MULTILINE
+    )
+    assert told and Decimal(told[1]) > 0 and Decimal(told[2]) > 0
+
+
 def test_json_for_programs(system: Calctl, pool: str, llama: str) -> None:
     listed = json.loads(system("get", "deployments", "-o", "json").stdout)
     assert llama in [item["deployment_id"] for item in listed]
@@ -76,8 +101,12 @@ def test_yaml_of_one_can_be_applied_again(system: Calctl, llama: str) -> None:
 
 def test_names_and_ids_mean_the_same(system: Calctl, llama: str) -> None:
     resource = yaml.safe_load(system("get", "deployments", llama, "-o", "yaml").stdout)["metadata"]["name"]
-    answers = {system("get", "deployments", name, "-o", "json").stdout for name in (llama, "llama", resource)}
-    assert len(answers) == 1
+    answers = [
+        json.loads(system("get", "deployments", name, "-o", "json").stdout) for name in (llama, "llama", resource)
+    ]
+    for answer in answers:
+        assert Decimal(answer.pop("cost_so_far")) > 0  # grows from one answer to the next
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_logs_and_their_tail(system: Calctl, llama: str) -> None:
