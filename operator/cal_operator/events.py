@@ -35,6 +35,8 @@ class Events:
             self._said.popitem(last=False)
         namespace = about.metadata.namespace or "default"
         stamp = rfc3339(self._clock.now())
+        # Named by the hour of the day's clock: a process that starts anew, or leads next, doesn't say it again within that hour.
+        hour = int(self._clock.now().timestamp() // _AGAIN_AFTER)
         reference = {
             "apiVersion": API_VERSION, "kind": kind, "name": about.metadata.name, "uid": about.metadata.uid,
             **({"namespace": namespace} if about.metadata.namespace else {}),
@@ -42,7 +44,7 @@ class Events:
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{about.metadata.name[:200]}.{what}{int(now) % 100000:05d}", "namespace": namespace},
+            "metadata": {"name": f"{about.metadata.name[:200]}.{what}{hour % 100000:05d}", "namespace": namespace},
             "involvedObject": reference,
             "reason": reason,
             "message": message[:1000],
@@ -55,6 +57,6 @@ class Events:
         try:
             await self._cluster.create(f"/api/v1/namespaces/{namespace}/events", body)
         except AlreadyExists:
-            return
+            return  # said by the one before
         except ClusterError as error:
             log.warning("an Event could not be written: %s", error.message)
