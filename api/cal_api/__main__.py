@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from cal_api.app import create_app
@@ -43,6 +44,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Arguments:
         relay_url=given.relay_url,
         public_relay_url=given.public_relay_url,
         identity=f"{given.identity}-{given.port}",
+        model_key_file=Path(given.model_key_file) if given.model_key_file else None,
     )
     return Arguments(given.host, given.port, settings)
 
@@ -61,6 +63,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("--relay-url", type=_url("http", "https"), default=default("CAL_RELAY_URL", "http://127.0.0.1:3000"))
     flag("--public-relay-url", type=_url("ws", "wss"), default=default("CAL_PUBLIC_RELAY_URL", "ws://localhost:3000"))
     flag("--identity", default=default("CAL_IDENTITY", socket.gethostname()), help="of this replica")
+    flag(
+        "--model-key-file",
+        default=environment.get("CAL_MODEL_KEY_FILE"),
+        help="holds the key of the Secret cal-model-key",
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
 
-from cal_api import deployments, errors, inventory, logs, pools, service
+from cal_api import deployments, errors, inventory, keys, logs, pools, service
 from cal_api.backend import Backend
 from cal_api.edge import Edge
 from cal_api.metrics import Metrics
@@ -31,6 +31,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *pools.OPERATIONS,
     *inventory.OPERATIONS,
     *logs.OPERATIONS,
+    *keys.OPERATIONS,
 )
 
 

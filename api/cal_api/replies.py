@@ -268,6 +268,14 @@ class Ok(Reply):
     status: Literal["ok"] = "ok"
 
 
+class ModelKey(Reply):
+    """GET /key/{deployment_id}."""
+
+    deployment_id: str
+    api_key: Annotated[str, Field(description="What the model asks its callers for; the same for all replicas.")]
+    header: Annotated[str, Field(description="The header to send to the endpoint.")]
+
+
 class Lines(Reply):
     """GET /logs/{deployment_id}."""
 

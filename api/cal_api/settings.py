@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Settings:
     public_relay_url: str = "ws://localhost:3000"
     #: Names this replica's digests; the same after a restart.
     identity: str = "local"
+    #: Holds the installation's key, from which models' API keys are derived; None: they can't be told.
+    model_key_file: Path | None = None
     max_body: int = 1 << 20
     digest_seconds: float = 30.0
     #: A watch that says nothing for so long is opened again (the API server sends bookmarks about each minute).

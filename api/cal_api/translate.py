@@ -19,6 +19,7 @@ from cal_api.draft import Draft, Reader, items, mapping, plain, text, whole
 from cal_api.errors import BadRequest, bad
 from cal_api.redact import redacted
 from cal_api.values import word_of
+from cal_crds.engines import ENGINES
 from cal_crds.workload import Workload, WorkloadType
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -27,8 +28,6 @@ _ARGUMENT = 8192
 _VALUE = 32768
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
-#: The variable by which an engine takes its own API key, besides API_KEY.
-_ENGINE_KEYS = {"vllm": "VLLM_API_KEY"}
 
 
 def translate(configuration: Mapping[str, Any], secret_name: str) -> Draft:
@@ -212,7 +211,8 @@ def _api_key(draft: Draft, where: str, value: Any) -> None:
 
 def _engine_key(draft: Draft) -> None:
     """An engine that knows its key by another name gets it under that name too, from the same place."""
-    name = _ENGINE_KEYS.get(draft.workload.get("engine", ""))
+    engine = ENGINES.get(draft.workload.get("engine", ""))
+    name = engine.key if engine else None
     if name and draft.external_key and name not in draft.env:
         draft.env[name] = {**draft.env[draft.external_key], "name": name}
 

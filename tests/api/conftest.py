@@ -315,10 +315,21 @@ def providers(kubectl: Callable[..., Any], kubeconfig: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def api(start_api: Starter, namespaces: tuple[str, str], providers: None, relay_url: str) -> ApiProcess:
+def model_key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The installation's key as a mounted Secret would have it."""
+    path = tmp_path_factory.mktemp("keys") / "key"
+    path.write_bytes(os.urandom(32))
+    return path
+
+
+@pytest.fixture(scope="session")
+def api(
+    start_api: Starter, namespaces: tuple[str, str], providers: None, relay_url: str, model_key_file: Path
+) -> ApiProcess:
     """The api that most tests talk to."""
     namespace, system = namespaces
-    return start_api(f"--namespace={namespace}", f"--system-namespace={system}", f"--relay-url={relay_url}")
+    where = (f"--namespace={namespace}", f"--system-namespace={system}")
+    return start_api(*where, f"--relay-url={relay_url}", f"--model-key-file={model_key_file}")
 
 
 @pytest.fixture(scope="session")

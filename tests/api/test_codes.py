@@ -160,6 +160,8 @@ ROWS: dict[tuple[str, str, int], Row] = {
     ("GET", "/logs/{deployment_id}", 404): lambda w: w.get(f"/logs/{_nobody()}"),
     ("GET", "/logs/{deployment_id}/stream", 200): lambda w: w.get(f"/logs/{w.deployment()}/stream"),
     ("GET", "/logs/{deployment_id}/stream", 404): lambda w: w.get(f"/logs/{_nobody()}/stream"),
+    ("GET", "/key/{deployment_id}", 200): lambda w: w.get(f"/key/{w.deployment()}"),
+    ("GET", "/key/{deployment_id}", 404): lambda w: w.get(f"/key/{_nobody()}"),
 }
 
 

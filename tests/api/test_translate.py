@@ -62,6 +62,13 @@ SHAPES: list[Any] = [
             {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "API_KEY"}}}]},
         id="secrets",
     ),
+    pytest.param(
+        {"engine": "infinity", "api_key": "k"},
+        {"engine": "infinity", "env": [
+            {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "API_KEY"}}},
+            {"name": "INFINITY_API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "API_KEY"}}}]},
+        id="a key by the name of its engine",
+    ),
 ]  # fmt: skip
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
