@@ -7,21 +7,22 @@ object for every reply and don't say which of them may be repeated.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
-from urllib.request import getproxies
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from cal_crds import transport
+
 Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
-#: With its charset, so that the client library leaves the body to `_yaml`.
+#: With its charset, so that the client library leaves the body to `transport.yaml`.
 APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 
 
@@ -80,14 +81,14 @@ class Cluster:
             await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)
-        return cls(_client(configuration))
+        return cls(transport.client(configuration))
 
     @classmethod
     async def connect_document(cls, kubeconfig: Body) -> Self:
         """By a kubeconfig that is at hand as a document; its current context."""
         configuration = Configuration()
         await config.load_kube_config_from_dict(kubeconfig, client_configuration=configuration)
-        return cls(_client(configuration))
+        return cls(transport.client(configuration))
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,36 +154,32 @@ class Cluster:
     async def watch(self, path: str, resource_version: str, **query: str) -> AsyncGenerator[Body, None]:
         """Events {"type", "object"} from there on, bookmarks included. Ends when the server closes it; 410 is `Gone`. Close it after."""
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version, **query}
-        response = await self._send(
-            "GET", path, query, {}, None, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
-        )
-        try:
-            if response.status >= 400:
-                raise _error(response.status, await response.read())
-            async for line in _lines(response):
+        async with self._endless(path, query) as response:
+            async for line in transport.lines(response):
                 event: Body = json.loads(line)
                 if event["type"] == "ERROR":
                     raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
                 yield event
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unavailable(0, f"watch of {path} broke: {error!r}") from error
-        finally:
-            _cut(response)
 
     async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The lines of a text reply as they come, like a followed Pod log. A line above 1 MiB comes in pieces."""
-        response = await self._send(
-            "GET", path, query, {}, None, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
-        )
+        async with self._endless(path, query) as response:
+            async for line in transport.lines(response, limit=2**20):
+                yield line
+
+    @asynccontextmanager
+    async def _endless(self, path: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A reply that may go on for ever. `Unavailable` where it breaks off."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        response = await self._send("GET", path, query, {}, None, timeout)
         try:
             if response.status >= 400:
                 raise _error(response.status, await response.read())
-            async for line in _lines(response, limit=2**20):
-                yield line
+            yield response
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unavailable(0, f"stream of {path} broke: {error!r}") from error
+            raise Unavailable(0, f"GET {path}: the reply broke off: {error!r}") from error
         finally:
-            _cut(response)
+            transport.cut(response)
 
     async def request(
         self,
@@ -235,52 +232,12 @@ class Cluster:
             method, target, header_params=dict(headers), auth_settings=["BearerToken"]
         )
         try:
-            sent = _yaml(body) if body is not None and headers.get("Content-Type") == APPLY_PATCH else body
+            sent = transport.yaml(body) if body is not None and headers.get("Content-Type") == APPLY_PATCH else body
             reply = await self._client.call_api(method, url, signed, sent, _request_timeout=timeout)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(0, f"{method} {path}: the API server could not be asked: {error!r}") from error
         response: aiohttp.ClientResponse = reply.response
         return response
-
-
-#: What YAML wants escaped in a string, and JSON doesn't.
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-
-
-def _yaml(body: Body) -> bytes:
-    """JSON that is YAML too. The API server reads an apply as YAML, which knows no pairs of escaped surrogates (an emoji in JSON)."""
-    text = json.dumps(body, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
-
-
-def _cut(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of a stream at once: TLS' goodbye takes time, and whoever leaves a watch often ends right after."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
-
-
-async def _lines(response: aiohttp.ClientResponse, limit: int = 2**26) -> AsyncIterator[bytes]:
-    """The lines of a reply, ends included. aiohttp's own iteration fails on lines above 128 KiB, and a provider's offers are longer."""
-    rest = bytearray()
-    async for chunk in response.content.iter_any():
-        *ends, tail = chunk.split(b"\n")
-        for end in ends:
-            yield bytes(rest + end + b"\n")
-            rest.clear()
-        rest += tail
-        if len(rest) > limit:
-            yield bytes(rest)
-            rest.clear()
-    if rest:
-        yield bytes(rest)
-
-
-def _client(configuration: Configuration) -> ApiClient:
-    configuration.connection_pool_maxsize = 64
-    # Unless there is a proxy to be found there, aiohttp shall not read the environment and .netrc, in a thread, at each request.
-    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
-    return ApiClient(configuration)
 
 
 _BY_STATUS: dict[int, type[ClusterError]] = {
