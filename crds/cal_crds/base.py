@@ -41,9 +41,9 @@ class Model(BaseModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
-    def dump(self) -> dict[str, Any]:
-        """As the API server takes it: camelCase, absent instead of null; defaults are written out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+    def dump(self, only: set[str] | None = None) -> dict[str, Any]:
+        """As the API server takes it: camelCase, absent instead of null; defaults are written out. `only`: these fields."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=only)
 
 
 def rfc3339(moment: datetime) -> str:

@@ -23,6 +23,14 @@ from cal_operator.world import World
 
 log = logging.getLogger(__name__)
 
+#: The lane of deployments that have neither a state nor a node, before the name of the provider they buy from.
+_NEW = f"new {DEPLOYMENT.name} "
+
+
+def _fed_lane(lane: str) -> str | None:
+    """What a new deployment makes is nodes of its provider."""
+    return f"{NODE.name} {lane.removeprefix(_NEW)}" if lane.startswith(_NEW) else None
+
 
 class Engine:
     """Runs while this process leads."""
@@ -31,7 +39,7 @@ class Engine:
         self._world = world
         self._prober = Prober()
         self._synced = False
-        world.queue = WorkQueue(self._reconcile, self._lane)
+        world.queue = WorkQueue(self._reconcile, self._lane, _fed_lane)
 
     @property
     def ready(self) -> bool:
@@ -72,8 +80,12 @@ class Engine:
         await self._world.accounts.close()
 
     def _lane(self, key: Key) -> str:
-        """Nodes queue by provider, so that a slow one holds up only its own."""
-        return f"{key.kind} {self._world.store.provider_of(key.uid)}" if key.kind == NODE.name else key.kind
+        """Nodes queue by provider, so that a slow one holds up only its own; and so do deployments that never were looked at."""
+        if key.kind == NODE.name:
+            return f"{key.kind} {self._world.store.provider_of(key.uid)}"
+        if key.kind == DEPLOYMENT.name and (provider := self._world.store.provider_of_new(key.uid)):
+            return f"{_NEW}{provider}"
+        return key.kind
 
     async def _reconcile(self, key: Key) -> float | None:
         if self._world.leader.remaining() <= 0:

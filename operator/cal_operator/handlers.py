@@ -10,8 +10,9 @@ import asyncio
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import kopf
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 Feed = Callable[[Kind, str | None, dict[str, Any]], None]
 
 
+#: Events handed over in one turn of the main loop.
+_AT_ONCE: Final = 64
+
+
 class Watcher:
     """The kopf operator in its thread."""
 
@@ -32,6 +37,9 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._stop, self._ready = threading.Event(), threading.Event()
         self._ended = asyncio.Event()
+        #: Events on their way to the main loop, which is woken once for all of them.
+        self._seen: deque[tuple[Kind, str | None, dict[str, Any]]] = deque()
+        self._woken = False
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def start(self) -> None:
@@ -76,9 +84,23 @@ class Watcher:
     def _handler(self, kind: Kind) -> Callable[..., Any]:
         async def on_event(event: dict[str, Any], **_: Any) -> None:
             # Returning a value would make kopf write it into the status.
-            self._loop.call_soon_threadsafe(self._feed, kind, event["type"], event["object"])
+            self._seen.append((kind, event["type"], event["object"]))
+            if not self._woken:
+                self._woken = True
+                self._loop.call_soon_threadsafe(self._hand_over)
 
         return on_event
+
+    def _hand_over(self) -> None:
+        """In the main loop: take what has been seen, a bounded number at a time, so that a long list holds up nothing else."""
+        self._woken = False  # first: whatever is seen from now on wakes this loop again
+        try:
+            for _ in range(min(len(self._seen), _AT_ONCE)):
+                self._feed(*self._seen.popleft())
+        finally:
+            if self._seen and not self._woken:
+                self._woken = True
+                self._loop.call_soon(self._hand_over)
 
 
 class _NoDiffs(kopf.DiffBaseStorage):

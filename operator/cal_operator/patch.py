@@ -22,4 +22,6 @@ def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def status_patch(old: Model, new: Model) -> dict[str, Any]:
     """The change of a status, empty if there is none. Equal lists (conditions) are left out, changed ones go whole."""
-    return merge_patch(old.dump(), new.dump())
+    changed = {name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)}
+    # Only what differs is written out: most of a status stays as it is.
+    return merge_patch(old.dump(only=changed), new.dump(only=changed)) if changed else {}

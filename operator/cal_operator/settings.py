@@ -25,6 +25,8 @@ class Settings:
     lease_seconds: float = 15.0
     #: How long a passing state must last to be written: what comes and goes within it costs no write.
     hold_seconds: float = 1.0
+    #: What happens to a deployment's nodes is merged over this time, before the deployment is looked at.
+    node_merge_seconds: float = 0.05
     #: Deployments' changes are merged into one pool status write over this time.
     pool_merge_seconds: float = 1.0
     resync_seconds: float = 60.0
@@ -60,6 +62,7 @@ _TIMES = (
     "offer_cooldown_seconds",
     "backoff_base_seconds",
     "beat_timeout_seconds",
+    "hold_seconds",
 )
 
 

@@ -166,6 +166,9 @@ class Index:
     def of(self, value: str) -> list[str]:
         return list(self._members.get(value, ()))
 
+    def value(self, uid: str) -> str | None:
+        return self._values.get(uid)
+
 
 class NodeFacts(NamedTuple):
     """What sums over many nodes need, so that no sum parses them."""
@@ -246,10 +249,21 @@ class Store:
     def facts_of_pool(self, pool_uid: str) -> list[NodeFacts]:
         return [self._facts[uid] for uid in self._nodes_by_pool.of(pool_uid)]
 
+    def facts_of(self, node_uid: str) -> NodeFacts | None:
+        return self._facts.get(node_uid)
+
     def provider_of(self, node_uid: str) -> str:
         """The name of a node's provider; "" for an unknown node."""
         facts = self._facts.get(node_uid)
         return facts.provider if facts else ""
+
+    def provider_of_new(self, deployment_uid: str) -> str | None:
+        """The provider that a deployment without a state and without nodes will buy from; None for every other deployment."""
+        pool_key = self._deployments_by_pool.value(deployment_uid)
+        if pool_key is None or self._states.get(deployment_uid) is not None or self.node_uids_of(deployment_uid):
+            return None
+        pool = self.pools.named(*pool_key.split("/", 1))
+        return pool.spec.provider_ref.name if pool is not None else None
 
     def facts(self) -> list[NodeFacts]:
         return list(self._facts.values())

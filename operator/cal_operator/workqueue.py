@@ -2,6 +2,9 @@
 
 Keys wait in a heap until they are due, then in the line of their lane. Each lane works on a bounded number at once: a provider that hangs
 fills its own lane and holds up nothing else, and the event loop is never so full that the Lease can't be renewed.
+
+A lane may feed another one: it begins nothing while that one is crowded. So what is under way is finished before more is begun, and a
+thousand new objects pass one after the other, each at once, instead of all of them slowly.
 """
 
 from __future__ import annotations
@@ -21,22 +24,31 @@ Work = Callable[[Key], Awaitable[float | None]]
 
 
 class WorkQueue:
-    """`work(key)` returns after how many seconds it wants to run again (None: only when woken). `lane(key)` names its lane."""
+    """`work(key)` returns after how many seconds it wants to run again (None: only when woken). `lane(key)` names its lane, and
+    `feeds(lane)` the lane that it makes work for (None: no such lane).
+
+    `lane_size`: how many keys a lane works on at once. `ahead`: how many keys, in line or at work, are begun for a lane that is fed.
+    """
 
     def __init__(
         self,
         work: Work,
         lane: Callable[[Key], str] = lambda key: key.kind,
+        feeds: Callable[[str], str | None] = lambda lane: None,
         *,
         lane_size: int = 24,
+        ahead: int = 12,
         retry_seconds: float = 1.0,
         retry_max_seconds: float = 60.0,
     ) -> None:
-        self._work, self._lane, self._lane_size = work, lane, lane_size
+        self._work, self._lane, self._feeds = work, lane, feeds
+        self._lane_size, self._ahead = lane_size, ahead
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._waiting: defaultdict[str, deque[Key]] = defaultdict(deque)
         self._busy: defaultdict[str, int] = defaultdict(int)
+        #: The lanes that feed a lane.
+        self._feeders: defaultdict[str, set[str]] = defaultdict(set)
         self._lined_up: set[Key] = set()
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
@@ -97,17 +109,24 @@ class WorkQueue:
                 self._lined_up.add(key)
                 lane = self._lane(key)
                 self._waiting[lane].append(key)
+                if (fed := self._feeds(lane)) is not None:
+                    self._feeders[fed].add(lane)
                 self._start(lane)
         return None
 
     def _start(self, lane: str) -> None:
         """Begin what the lane has room for."""
         line = self._waiting[lane]
-        while line and self._busy[lane] < self._lane_size and not self._draining:
+        while line and self._busy[lane] < self._lane_size and not self._draining and not self._crowded(lane):
             key = line.popleft()
             self._lined_up.discard(key)
             self._busy[lane] += 1
             self._running[key] = asyncio.create_task(self._run_one(key, lane), name=f"reconcile {key.kind} {key.uid}")
+
+    def _crowded(self, lane: str) -> bool:
+        """Whether the lane that this one feeds has enough to do, with what this one is making for it."""
+        fed = self._feeds(lane)
+        return fed is not None and self._busy[lane] + self._busy[fed] + len(self._waiting[fed]) >= self._ahead
 
     async def _run_one(self, key: Key, lane: str) -> None:
         again: float | None = None
@@ -124,6 +143,7 @@ class WorkQueue:
             if key in self._again:
                 self._again.discard(key)
                 self.wake(key)
-            self._start(lane)
+            for freed in (lane, *self._feeders[lane]):
+                self._start(freed)
         if again is not None:
             self.wake(key, again)

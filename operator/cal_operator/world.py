@@ -74,12 +74,17 @@ class World:
         if uid is not None:
             self.queue.wake(Key(kind.name, uid), after)
 
-    def learn(self, kind: Kind, body: dict[str, Any]) -> None:
-        """Take in the reply to one of our own writes, before the watch brings it, and wake whom it concerns."""
+    def learn(self, kind: Kind, body: dict[str, Any], *, itself: bool = True) -> None:
+        """Take in what the watch brought, or the reply to one of our own writes before the watch brings it, and wake whom it concerns.
+
+        `itself`: the object too. Not for a reconcile's last write, after which it knows itself when it wants to look again.
+        """
         uid = body["metadata"]["uid"]
         before = self._concern.get(uid)
         if self.store.put(kind.name, body):
-            self.wake_about(kind, body)
+            if itself:
+                self.wake(kind, uid)
+            self._wake_above(kind, body)
             if kind in (POOL, PROVIDER) and (after := _concern(body)) != before:
                 self._concern[uid] = after
                 self._wake_users(kind, body)
@@ -92,7 +97,8 @@ class World:
         if kind is POOL:
             members = self.store.deployment_uids_in_pool(body["metadata"]["namespace"], body["metadata"]["name"])
         self.store.remove(kind.name, uid)
-        self.wake_about(kind, body)
+        self.wake(kind, uid)
+        self._wake_above(kind, body)
         for twin in twins:
             self.wake(POOL, twin)
         for member in members:
@@ -102,18 +108,26 @@ class World:
         self._concern.pop(uid, None)
         self.held.pop(uid, None)
 
-    def wake_about(self, kind: Kind, body: dict[str, Any]) -> None:
-        """The object itself, and whoever sums it up."""
+    def _wake_above(self, kind: Kind, body: dict[str, Any]) -> None:
+        """Whoever sums the object up."""
         metadata, spec = body["metadata"], body.get("spec", {})
-        self.wake(kind, metadata["uid"])
         if kind is NODE:
-            self.wake(DEPLOYMENT, spec["deploymentRef"]["uid"])
+            self.wake(DEPLOYMENT, spec["deploymentRef"]["uid"], self._node_merge(body))
             self.wake(POOL, spec["poolRef"]["uid"], self.settings.pool_merge_seconds)
             if metadata.get("deletionTimestamp"):
                 self.wake(PROVIDER, self.store.providers.uid_of(None, spec["providerRef"]["name"]), 1.0)
         elif kind is DEPLOYMENT and spec.get("poolRef"):
             pool = self.store.pools.uid_of(metadata["namespace"], spec["poolRef"]["name"])
             self.wake(POOL, pool, self.settings.pool_merge_seconds)
+
+    def _node_merge(self, node: dict[str, Any]) -> float:
+        """For how long a node's change waits for more. One that is on its way shows only in states that are held anyway."""
+        facts, status = self.store.facts_of(node["metadata"]["uid"]), node.get("status") or {}
+        on_its_way = facts is not None and not (
+            facts.ready or facts.gone or status.get("ended") or status.get("message")
+        )
+        deleting = node["metadata"].get("deletionTimestamp") is not None
+        return self.settings.hold_seconds / 2 if on_its_way and not deleting else self.settings.node_merge_seconds
 
     def _wake_users(self, kind: Kind, body: dict[str, Any]) -> None:
         """A pool's deployments, a provider's pools. Only when something changed that concerns them: a pool's counts change all
@@ -130,10 +144,11 @@ class World:
     # --- writing ---------------------------------------------------------------------------------------------------------
 
     async def write_status(
-        self, kind: Kind, old: Resource, old_status: S, new_status: S, *, exact: bool = False
+        self, kind: Kind, old: Resource, old_status: S, new_status: S, *, exact: bool = False, again: bool = True
     ) -> bool:
         """One merge patch of a status, only if something changed. False if the object is gone.
 
+        `again`: look at the object once more after the write.
         `exact`: only if nobody has written the object since `old` was read; Conflict otherwise.
         """
         patch = status_patch(old_status, new_status)
@@ -146,7 +161,7 @@ class World:
             metadata["resourceVersion"] = old.metadata.resource_version
         body = {"metadata": metadata, "status": patch}
         try:
-            self.learn(kind, await self.cluster.merge_patch(path, body))
+            self.learn(kind, await self.cluster.merge_patch(path, body), itself=again)
         except NotFound:
             return False
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from cal_crds import money
 from cal_crds.conditions import Reason, Type, is_true
@@ -35,7 +36,7 @@ class DeploymentView:
     #: The pool's `limits.maxTotalCost` is spent.
     budget_spent: bool = False
 
-    @property
+    @cached_property
     def template(self) -> str:
         return template_hash(self.deployment, self.pool)
 

@@ -33,7 +33,7 @@ async def reconcile(world: World, uid: str) -> float | None:
         return None
     plan = decide(view)
     waiting = await carry_out(world, view, plan)
-    after = await gather(world, deployment)
+    after = await gather(world, deployment) if plan.create or plan.delete else view
     status = report(after, plan, waiting)
     hold = await _write(world, deployment, status)
     return sooner(
@@ -122,8 +122,15 @@ async def _write(world: World, deployment: ModelDeployment, status: DeploymentSt
         await world.events.say(
             deployment, DEPLOYMENT.name, reason, status.error_message or f"now {status.state}", warning=failed
         )
-    await world.write_status(DEPLOYMENT, deployment, deployment.status, status)
-    return None
+    await world.write_status(DEPLOYMENT, deployment, deployment.status, status, again=False)
+    return 0.0 if _says_more(deployment, status) else None
+
+
+def _says_more(deployment: ModelDeployment, status: DeploymentStatus) -> bool:
+    """Whether the new status holds something that the decision goes by, so that it may now be another."""
+    old = deployment.status
+    bounded = deployment.spec.max_runtime_seconds is not None and status.first_start_time != old.first_start_time
+    return bounded or status.outcome != old.outcome or status.waiting != old.waiting or status.state in TERMINAL_STATES
 
 
 def _expiry(world: World, deployment: ModelDeployment, status: DeploymentStatus) -> float | None:

@@ -40,7 +40,7 @@ async def reconcile(world: World, prober: Prober, uid: str) -> float | None:
             return await _stop(world, view, account)
         case Watch(status, after):
             _count_loss(world, view, status.ended is not None and status.ended.cause is EndCause.BEATS_MISSED)
-            await world.write_status(NODE, node, node.status, status)
+            await world.write_status(NODE, node, node.status, status, again=False)
             return after
         case unknown:
             assert_never(unknown)

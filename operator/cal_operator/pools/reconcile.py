@@ -44,7 +44,7 @@ async def reconcile(world: World, uid: str) -> float | None:
     view = gather(world, pool)
     status = report(view)
     await _warn(world, view, status)
-    await world.write_status(POOL, pool, pool.status, status)
+    await world.write_status(POOL, pool, pool.status, status, again=False)
     return _budget_end(view, status)
 
 
