@@ -1,4 +1,4 @@
-"""Makes a fresh API server ours: namespaces, CRDs, access rights, and the providers that come with `calctl up`."""
+"""Makes a fresh API server ours: namespaces, CRDs, access rights, the models' key, and the providers that come with `calctl up`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from cal_cli.errors import Failure
 from cal_cli.kube import Kube, path_of
+from cal_crds import modelkeys
 from cal_crds.meta import PROVIDER
 
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -37,6 +38,17 @@ def bootstrap(kube: Kube, *, namespace: str, providers: Sequence[str], rbac: boo
     for folder in providers:
         for body in documents(_MANIFESTS / folder):
             kube.create_if_absent(body)
+
+
+def model_key(kube: Kube) -> bytes:
+    """The key from which those of all models are derived; made if there is none. `Failure` if the Secret holds something else."""
+    path = modelkeys.secret_path(SYSTEM_NAMESPACE)
+    if kube.find(path) is None:
+        kube.create_if_absent(modelkeys.new_secret(SYSTEM_NAMESPACE))
+    try:
+        return modelkeys.read_secret(kube.get(path))
+    except modelkeys.BadKey as bad:
+        raise Failure(f"the models' key can't be used: {bad}") from bad
 
 
 def embedded(demo: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Everyday commands, on any api: get, create, deploy, logs, explain, terminate."""
+"""Everyday commands, on any api: get, create, deploy, logs, key, explain, terminate."""
 
 from __future__ import annotations
 
@@ -154,6 +154,16 @@ def logs(
 @click.command()
 @click.argument("wanted", metavar="ID")
 @remote
+def key(wanted: str, state: StateDir, api: str | None, kubeconfig: Path | None) -> None:
+    """Print the API key that a deployment's model asks its callers for: `Authorization: Bearer KEY`."""
+    scope = scope_of(state, api, kubeconfig)
+    identifier = one(RESOURCES["deployments"], scope, wanted)["deployment_id"]
+    click.echo(scope.rest.get(f"/key/{identifier}")["api_key"])
+
+
+@click.command()
+@click.argument("wanted", metavar="ID")
+@remote
 def explain(wanted: str, state: StateDir, api: str | None, kubeconfig: Path | None) -> None:
     """Say why a deployment is where it is: what it waits for, which offers were refused and why."""
     click.echo(deploying.explain(scope_of(state, api, kubeconfig), wanted))
@@ -181,4 +191,4 @@ def terminate(
         click.echo(f"{owner} has nothing to terminate")
 
 
-COMMANDS = (get, create, deploy, logs, explain, terminate)
+COMMANDS = (get, create, deploy, logs, key, explain, terminate)

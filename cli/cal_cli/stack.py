@@ -63,6 +63,7 @@ def members(settings: Settings, kubeconfigs: Mapping[str, Path], lifeline: int) 
             f"--port={settings.api_port}",
             f"--relay-url={settings.relay_url}",
             f"--public-relay-url={settings.public_relay_url}",
+            f"--model-key-file={settings.state.model_key}",
         ],
         RELAY: [f"--port={settings.relay_port}", *adapters],
     }

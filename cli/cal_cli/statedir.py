@@ -47,6 +47,8 @@ class StateDir:
         self.kubeconfig = self.path / "kubeconfig"
         self.logs = self.path / "logs"
         self.adapters = self.path / "adapters"
+        #: A copy of the Secret for the api, which may not read Secrets.
+        self.model_key = self.path / "model-key"
         self._state = self.path / "state.json"
         self._lock = self.path / "supervisor.lock"
 
@@ -94,6 +96,12 @@ class StateDir:
         part = self._state.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps(asdict(state), indent=1))
         part.rename(self._state)
+
+    def keep_model_key(self, key: bytes) -> None:
+        """Readable by nobody else, from the first byte on."""
+        self.model_key.unlink(missing_ok=True)
+        self.model_key.touch(mode=0o600)
+        self.model_key.write_bytes(key)
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes of an earlier supervisor that are still there: same pid and same start time."""

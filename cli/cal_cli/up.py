@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cal_cli.bootstrap import bootstrap
+from cal_cli.bootstrap import bootstrap, model_key
 from cal_cli.controlplane import BinariesNotFound, ProcessFailed, find
 from cal_cli.controlplane.plane import ControlPlane, Options, free_ports, prepare
 from cal_cli.controlplane.tools import FOR_UP
@@ -99,6 +99,7 @@ class _Run:
         kube = Kube(self._kubeconfig_path())
         own = self._plane is not None
         bootstrap(kube, namespace=self._settings.namespace, providers=self._request.providers, rbac=own)
+        self._settings.state.keep_model_key(model_key(kube))
         say("starting operator, api and relay")
         started = members(self._settings, kubeconfigs, self._lifeline)
         for member in started:

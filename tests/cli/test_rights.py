@@ -20,6 +20,8 @@ ROWS = [
     ("operator", "create", "modeldeployments.calayer.dev", "default", False),
     ("operator", "list", "secrets", "default", False),
     ("operator", "get", "secrets", "cal-system", True),
+    ("operator", "create", "secrets", "cal-system", True),
+    ("operator", "create", "secrets", "default", False),
     ("operator", "create", "clusterroles.rbac.authorization.k8s.io", "", False),
     ("api", "create", "modeldeployments.calayer.dev", "default", True),
     ("api", "create", "computenodes.calayer.dev", "default", False),

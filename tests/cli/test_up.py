@@ -169,7 +169,12 @@ def test_a_cluster_of_the_users_own(calctl: Calctl, binaries: dict[str, Path], t
     plane = start(tmp_path, binaries, Options(fsync=False))
     try:
         calctl.env["KUBECONFIG"] = str(plane.kubeconfig)
+        kubectl = [str(binaries["kubectl"]), f"--kubeconfig={plane.kubeconfig}"]
+        own = ["secret", "generic", "cal-model-key", "--namespace=cal-system", f"--from-literal=key={'k' * 32}"]
+        for made in (["namespace", "cal-system"], own):
+            subprocess.run([*kubectl, "create", *made], check=True, capture_output=True)
         calctl.up("--context", "calctl")
+        assert (calctl.state / "model-key").read_bytes() == b"k" * 32, "the Secret that is there counts"
         assert set(calctl.members()) == {"operator", "relay", "api"}
         assert "context calctl" in calctl("status").stdout
         assert "local" in calctl("get", "providers").stdout
