@@ -15,8 +15,10 @@ import httpx
 from cal_cli.bootstrap import documents, examples
 from cal_cli.errors import Failure, say
 from cal_cli.kube import Kube
+from cal_cli.rest import Rest
 from cal_cli.stack import Settings
 from cal_cli.statedir import StateDir, default_path
+from cal_crds.deployment import DeploymentDesiredState
 from cal_crds.meta import DEPLOYMENT
 
 QUESTION = "What does the sea do at night?"
@@ -32,6 +34,7 @@ def tour(settings: Settings, stop: threading.Event) -> None:
     deployments = [body for body in _apply(kube, examples() / "local", settings.namespace) if _is_deployment(body)]
     if not deployments:
         raise Failure(f"tour: no ModelDeployment in {examples() / 'local'}")
+    _wake(settings, deployments[0])
     running = _wait(kube, DEPLOYMENT.path(settings.namespace, deployments[0]["metadata"]["name"]), stop)
     if running is not None:
         answer = _ask(running["status"]["endpoint"], running["spec"]["model"]["name"])
@@ -41,6 +44,13 @@ def tour(settings: Settings, stop: threading.Event) -> None:
 def _apply(kube: Kube, folder: Path, namespace: str) -> list[dict[str, Any]]:
     bodies = list(documents(folder))
     return [kube.apply(body, namespace) for body in bodies]
+
+
+def _wake(settings: Settings, deployment: dict[str, Any]) -> None:
+    """Start a deployment that a user terminated after an earlier tour: applying it again changes nothing about that."""
+    if deployment["spec"].get("desiredState") == DeploymentDesiredState.TERMINATED:
+        say(f"tour: {deployment['metadata']['name']} was terminated; starting it again")
+        Rest(settings.api_url).post("/start", {"deployment_id": deployment["metadata"]["uid"]})
 
 
 def _is_deployment(body: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -56,3 +57,13 @@ def test_a_detached_tour_asks_too(calctl: Calctl) -> None:
     again = calctl("up", "--tour", check=False)
     assert again.returncode == 1
     assert "already running" in again.stderr
+
+
+def test_a_tour_wakes_what_was_terminated_after_the_last_one(calctl: Calctl, eventually: Callable[..., Any]) -> None:
+    calctl.up("--tour")
+    calctl("terminate", "tiny-sea")
+    eventually(lambda: "TERMINATED" in calctl("get", "deployments").stdout, timeout=60, interval=0.5)
+    calctl("down")
+    again = calctl.up("--tour")
+    assert "tiny-sea was terminated; starting it again" in again.stderr
+    assert re.search(r"model: +\S+ \S+", again.stdout)
