@@ -11,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
-ROOTS = [str(REPO / root) for root in ("api", "cli", "crds")]
+ROOTS = [str(REPO / root) for root in ("api", "cli", "crds", "tests")]
 sys.path[:0] = ROOTS
 
-from cal_cli.controlplane import Options, find, start
+from rig.plane import ready_plane
+
+from cal_cli.controlplane import find
 from cal_cli.controlplane.plane import free_ports
 from cal_cli.controlplane.tools import FOR_UP
 from cal_crds.cluster import Cluster
@@ -115,20 +116,9 @@ def _row(name: str, api: int, path: str, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Prints the rows as the last line."""
-    with tempfile.TemporaryDirectory(prefix="cal-bench-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        binaries = find(FOR_UP, print)
-        plane = start(scratch, binaries, Options(fsync=False))
-        try:
-            files = [f"--filename={path}" for path in sorted((REPO / "crds").glob("*.yaml"))]
-            kubectl = [str(binaries["kubectl"]), f"--kubeconfig={plane.kubeconfig}"]
-            subprocess.run([*kubectl, "apply", "--server-side", *files], check=True, stdout=subprocess.DEVNULL)
-            wait = [*kubectl, "wait", "--for=condition=Established", "--timeout=60s", *files]
-            subprocess.run(wait, check=True, stdout=subprocess.DEVNULL)
-            deployment = asyncio.run(_fill(plane.kubeconfig))
-            rows = _measure(plane.kubeconfig, deployment, scratch)
-        finally:
-            plane.stop()
+    with ready_plane(find(FOR_UP, print), prefix="cal-bench-") as plane:
+        deployment = asyncio.run(_fill(plane.kubeconfig))
+        rows = _measure(plane.kubeconfig, deployment, plane.state_dir)
     print(json.dumps(rows))
 
 

@@ -13,7 +13,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cal_cli.controlplane import ControlPlane, Options, find, start
-from cal_cli.controlplane.plane import free_ports
-from cal_crds.cluster import Cluster
-from cal_crds.meta import API_VERSION, DEPLOYMENT, GROUP, KINDS, POOL, PROVIDER
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from rig.plane import operator_plane
+
+from cal_cli.controlplane import ControlPlane, find
+from cal_cli.controlplane.plane import free_ports
+from cal_cli.controlplane.tools import FOR_UP
+from cal_crds.cluster import Cluster
+from cal_crds.meta import API_VERSION, DEPLOYMENT, GROUP, POOL, PROVIDER
+
 COUNT = int(os.environ.get("CAL_BENCH_COUNT", "1000"))
 MANY = int(os.environ.get("CAL_BENCH_MANY", "5000"))
 _AT_ONCE = 32
@@ -49,22 +53,9 @@ class Round:
 @contextmanager
 def plane() -> Iterator[ControlPlane]:
     """A fresh API server with our CRDs, and the operator's namespace."""
-    binaries = find(("kube-apiserver", "etcd", "kubectl"), lambda line: print(line, file=sys.stderr))
-    with tempfile.TemporaryDirectory(prefix="cal-bench-", ignore_cleanup_errors=True) as directory:
-        made = start(Path(directory), binaries, Options(fsync=False))
-        kubectl = [str(binaries["kubectl"]), f"--kubeconfig={made.kubeconfig}"]
-        subprocess.run([*kubectl, "apply", "--server-side", "-f", str(ROOT / "crds")], check=True, capture_output=True)
-        subprocess.run([*kubectl, "create", "namespace", "cal-system"], check=True, capture_output=True)
-        subprocess.run(
-            [*kubectl, "wait", "--for=condition=Established", "-f", str(ROOT / "crds")], check=True, capture_output=True
-        )
-        for kind in KINDS:  # a CRD's storage comes up a moment after the CRD
-            while subprocess.run([*kubectl, "get", kind.plural, "-A"], check=False, capture_output=True).returncode:
-                time.sleep(0.2)
-        try:
-            yield made
-        finally:
-            made.stop()
+    binaries = find(FOR_UP, lambda line: print(line, file=sys.stderr))
+    with operator_plane(binaries, prefix="cal-bench-") as made:
+        yield made
 
 
 @contextmanager
@@ -145,7 +136,6 @@ async def ours(count: int, **demo: Any) -> Round:
     """One round through the real operator and the demo market."""
     with plane() as made:
         state = made.state_dir / "adapters"
-        state.mkdir()
         port = free_ports(1)[0]
         argv = ["-m", "cal_operator", f"--metrics-port={port}", "--identity=bench", "--enable-adapters=demo"]
         with process(
