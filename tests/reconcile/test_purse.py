@@ -125,6 +125,30 @@ async def test_a_pool_s_total_warns_once_at_four_fifths_and_stops_what_runs_when
     await desk.reaches("RUNNING")
 
 
+async def test_a_pool_s_rate_warns_once_at_four_fifths_and_buys_on_up_to_the_limit(desk: Desk) -> None:
+    await desk.open(limits={"maxCostPerHour": "0.2", "maxTotalCost": "0"})
+    await desk.patch(POOL, "pool", {"limits": {"maxTotalCost": "100"}})
+    await desk.serve()
+    assert await _warnings(desk, "RateNearlyUsed") == []
+    await desk.deploy("second")
+    await desk.reaches("RUNNING", "second")
+
+    async def warned() -> bool:
+        assert await _warnings(desk, "RateNearlyUsed") == ["80 % of limits.maxCostPerHour (0.2 USD/h) is in use"]
+        return True
+
+    await until(warned)
+    await desk.deploy("third")
+
+    async def refused() -> bool:
+        waiting = (await desk.deployment("third")).status.waiting
+        return waiting is not None and waiting.reason == "LimitReached"
+
+    await until(refused)
+    assert await warned() and len(desk.billing()) == 2
+    assert await _warnings(desk, "BudgetNearlySpent") == [], "of nothing there are no four fifths"
+
+
 async def test_pending_timeout_gives_up_with_the_reason(desk: Desk) -> None:
     await desk.open(allowedGPUTypes=["gpu-that-nobody-has"])
     await desk.deploy(pendingTimeoutSeconds=1)

@@ -16,6 +16,9 @@ from cal_crds.provider import ComputeProvider
 from cal_operator.store import Key, NodeFacts
 from cal_operator.world import World
 
+#: How much of a limit is used when an Event says so.
+_FOUR_FIFTHS = Decimal("0.8")
+
 
 @dataclass(frozen=True)
 class PoolView:
@@ -179,17 +182,26 @@ def _provider(view: PoolView) -> tuple[bool, str]:
 
 
 async def _warn(world: World, view: PoolView, status: PoolStatus) -> None:
-    """An Event when four fifths of the total are spent."""
-    limit = view.pool.spec.limits.max_total_cost if view.pool.spec.limits else None
-    if limit is None:
+    """An Event for each limit on money of which four fifths are used; where all of it is spent, what it stops is woken."""
+    limits = view.pool.spec.limits
+    if limits is None:
         return
-    spent = money.total(status.cost, view.now)
-    if spent >= money.parse(limit) * Decimal("0.8"):
-        text = f"80 % of limits.maxTotalCost ({limit} USD) is spent"
+    total, hourly, spent = limits.max_total_cost, limits.max_cost_per_hour, money.total(status.cost, view.now)
+    if total is not None and _near(spent, total):
+        text = f"80 % of limits.maxTotalCost ({total} USD) is spent"
         await world.events.say(view.pool, POOL.name, "BudgetNearlySpent", text, warning=True)
-    if spent >= money.parse(limit):
+    if hourly is not None and _near(money.parse(status.cost_per_hour), hourly):
+        text = f"80 % of limits.maxCostPerHour ({hourly} USD/h) is in use"
+        await world.events.say(view.pool, POOL.name, "RateNearlyUsed", text, warning=True)
+    if total is not None and spent >= money.parse(total):
         for uid in world.store.deployment_uids_in_pool(view.pool.metadata.namespace or "", view.pool.metadata.name):
             world.queue.wake(_deployment_key(uid))
+
+
+def _near(used: Decimal, limit: str) -> bool:
+    """Whether four fifths of a limit are used. Nothing can be said of how near 0 is."""
+    mark = money.parse(limit) * _FOUR_FIFTHS
+    return used >= mark > 0
 
 
 def _deployment_key(uid: str) -> Key:
@@ -203,5 +215,5 @@ def _budget_end(view: PoolView, status: PoolStatus) -> float | None:
     if limit is None or not rate:
         return None
     spent = money.total(status.cost, view.now)
-    marks = [mark for mark in (money.parse(limit) * Decimal("0.8"), money.parse(limit)) if mark > spent]
+    marks = [mark for mark in (money.parse(limit) * _FOUR_FIFTHS, money.parse(limit)) if mark > spent]
     return max(1.0, float((marks[0] - spent) / rate * 3600)) if marks else 60.0
