@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -78,12 +79,13 @@ async def serve(world: World, host: str, port: int, ready: Callable[[], bool]) -
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         reply = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
-        await reply.prepare(request)
-        await reply.write(generate_latest(REGISTRY))
         lines = cost_lines(world.store, world.clock.now())
-        while part := b"".join(islice(lines, _AT_ONCE)):
-            await reply.write(part)
-            await asyncio.sleep(0)
+        with suppress(ConnectionError):  # whoever asked has hung up
+            await reply.prepare(request)
+            await reply.write(generate_latest(REGISTRY))
+            while part := b"".join(islice(lines, _AT_ONCE)):
+                await reply.write(part)
+                await asyncio.sleep(0)
         return reply
 
     REGISTRY.register(_Gauges(world))
