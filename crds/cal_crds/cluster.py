@@ -22,6 +22,7 @@ from cal_crds import transport
 Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: With its charset, so that the client library leaves the body to `transport.yaml`.
 APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 
@@ -114,22 +115,26 @@ class Cluster:
             items += page.get("items") or []
         return {**page, "items": items}
 
-    async def pages(self, path: str, **query: str) -> AsyncGenerator[Body, None]:
+    async def pages(self, path: str, accept: str | None = None, **query: str) -> AsyncGenerator[Body, None]:
         """A whole collection, page by page of at most 500, for those who keep little of each item."""
-        token = ""
+        token, headers = "", {"Accept": accept} if accept else {}
         while True:
-            page = await self.request(
-                "GET", path, query={"limit": "500", **query, **({"continue": token} if token else {})}
-            )
+            cut = {"limit": "500", **query, **({"continue": token} if token else {})}
+            page = await self.request("GET", path, query=cut, headers=headers)
             yield page
             token = page.get("metadata", {}).get("continue", "")
             if not token:
                 return
 
     async def list_metadata(self, path: str, **query: str) -> Body:
-        """Like `list`, with nothing but the metadata of each item."""
-        accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-        return await self.request("GET", path, query=query, headers={"Accept": accept})
+        """Like `list`, with nothing but the metadata of each item, and without the managedFields in it: they are most of it."""
+        found: Body = {"items": []}
+        async for page in self.pages(path, METADATA_ONLY, **query):
+            for item in page["items"] or ():
+                item["metadata"].pop("managedFields", None)
+                found["items"].append(item)
+            found["metadata"] = page["metadata"]
+        return found
 
     async def create(self, path: str, body: Body, **query: str) -> Body:
         return await self.request("POST", path, body=body, query=query)

@@ -178,6 +178,8 @@ class NodeFacts(NamedTuple):
     rate: str
     provider: str
     credential: str | None
+    #: A heartbeat of it was written down: only such a node can miss beats.
+    has_beaten: bool
 
 
 class Store:
@@ -252,6 +254,10 @@ class Store:
     def facts_of(self, node_uid: str) -> NodeFacts | None:
         return self._facts.get(node_uid)
 
+    def nodes_that_beat(self) -> list[str]:
+        """The uids of the nodes that can miss beats."""
+        return [uid for uid, facts in self._facts.items() if facts.has_beaten and not facts.gone]
+
     def provider_of(self, node_uid: str) -> str:
         """The name of a node's provider; "" for an unknown node."""
         facts = self._facts.get(node_uid)
@@ -296,4 +302,5 @@ def _facts(body: dict[str, Any]) -> NodeFacts:
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
     rate = (status.get("cost") or {}).get("ratePerHour", "0")
     reference = spec["providerRef"]
-    return NodeFacts(bool(status.get("goneTime")), ready, rate, reference["name"], reference.get("credential"))
+    beaten = status.get("heartbeat") is not None
+    return NodeFacts(bool(status.get("goneTime")), ready, rate, reference["name"], reference.get("credential"), beaten)
