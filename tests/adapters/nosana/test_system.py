@@ -16,6 +16,7 @@ from rig.waiting import until
 from cal_cli.controlplane import ControlPlane
 from cal_crds.cluster import Cluster
 from cal_crds.meta import API_VERSION, DEPLOYMENT, NODE, POOL, PROVIDER
+from cal_crds.modelkeys import derive, read_secret, secret_path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 CREATE = r"^POST /api/deployments/create$"
@@ -103,10 +104,21 @@ async def test_from_a_key_to_an_endpoint_and_back(operator: OperatorProcess, own
     provider = await owner.cluster.get(PROVIDER.path(name=owner.name))
     assert provider["status"]["credentials"][0]["account"] == billed["owner"]
     assert provider["status"]["balance"] == "1000"
+    await _is_guarded(owner)
     await owner.terminate("chat")
     await owner.in_state("chat", "TERMINATED")
     (deployment,) = await owner.rig.ask("deployments")
     assert (deployment["status"], await owner.rig.ask("billing"), await owner.nodes()) == ("ARCHIVED", [], [])
+
+
+async def _is_guarded(owner: Owner) -> None:
+    """The model has the API key of its deployment, in a definition that isn't published."""
+    (deployment,) = await owner.rig.ask("deployments")
+    key = read_secret(await owner.cluster.get(secret_path("cal-system")))
+    uid = (await owner.cluster.get(DEPLOYMENT.path(owner.name, "chat")))["metadata"]["uid"]
+    (operation,) = deployment["body"]["job_definition"]["ops"]
+    assert operation["args"]["env"] == {"VLLM_API_KEY": derive(key, uid)}
+    assert deployment["confidential"] is True
 
 
 async def test_a_lost_answer_and_a_killed_operator_buy_one_instance(
