@@ -17,7 +17,7 @@ from cal_crds.cluster import Cluster
 from cal_crds.conditions import Reason
 from cal_crds.provider import ComputeProvider
 from cal_operator.clock import Clock
-from cal_operator.gate import Gate
+from cal_operator.gate import CircuitOpen, Gate
 from cal_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,23 @@ class Account:
     #: What the last check said; None before the first, or when it failed.
     opened: Opened | None = None
     error: AdapterError | None = None
+    #: The provider's last word on the credential, where that was a refusal: a check without an answer doesn't unsay it.
+    refused: CredentialsRefused | None = None
     anonymous: bool = False
 
     async def check(self) -> Opened:
         """Whether the credential works; remembered."""
         try:
             self.opened = await self.gate.call("check", self.adapter.check)
-            self.error = None
+            self.error = self.refused = None
+        except CredentialsRefused as error:
+            self.error = self.refused = error
+            raise
         except AdapterError as error:
+            if isinstance(error, CircuitOpen) and isinstance(error.cause, CredentialsRefused):
+                # Another call was refused just now: that is the answer, too.
+                self.error = self.refused = error.cause
+                raise error.cause from error
             self.error = error
             raise
         return self.opened

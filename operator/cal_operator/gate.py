@@ -31,6 +31,8 @@ class CircuitOpen(RateLimited):
     """The account is left alone for `retry_after` seconds; nothing was sent."""
 
     provider_fault = False
+    #: What closed it.
+    cause: AdapterError | None = None
 
 
 class LineTooLong(NotSent):
@@ -50,6 +52,7 @@ class Gate:
         self._faults = 0
         self._open_until = 0.0
         self._last_error = ""
+        self._closed_by: AdapterError | None = None
 
     def closed_for(self) -> float:
         """For how many seconds nothing is let through; 0 when it is open for calls."""
@@ -72,12 +75,10 @@ class Gate:
         `bound` is asked for the timeout when the call's turn has come: what spends must end before the lease does, however long it
         stood in line. LineTooLong if there is no time left.
         """
-        if wait := self.closed_for():
-            raise CircuitOpen(
-                f"{self._provider} fails ({self._last_error}); it is left alone for {wait:.0f} s", retry_after=wait
-            )
+        self._refuse_while_closed()
         async with self._slots:
             await self._take_turn()
+            self._refuse_while_closed()  # it may have closed meanwhile: who stands in line is no reason for a storm
             timeout = bound() if bound is not None else timeout or self._traits.call_timeout_seconds
             if timeout <= 0:
                 raise LineTooLong(f"{verb} at {self._provider} stood in line for too long; nothing was sent")
@@ -92,6 +93,14 @@ class Gate:
                 raise self._failed(verb, error) from None
         self._faults = 0
         return result
+
+    def _refuse_while_closed(self) -> None:
+        if wait := self.closed_for():
+            shut = CircuitOpen(
+                f"{self._provider} fails ({self._last_error}); it is left alone for {wait:.0f} s", retry_after=wait
+            )
+            shut.cause = self._closed_by
+            raise shut
 
     async def _take_turn(self) -> None:
         now = self._clock.monotonic()
@@ -117,4 +126,4 @@ class Gate:
 
     def _close(self, wait: float, error: AdapterError) -> None:
         self._open_until = self._clock.monotonic() + wait
-        self._last_error = error.message
+        self._last_error, self._closed_by = error.message, error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge
 
+from cal_adapters.connect import choose_credential
 from cal_adapters.contract import Instance
 from cal_adapters.errors import AdapterError
 from cal_crds.meta import NODE, PROVIDER
@@ -30,6 +31,8 @@ class Known:
 
     #: (provider, handle) -> node uid.
     handles: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: (provider, credential as the node names it) -> the accounts that were bought from through it.
+    accounts: dict[tuple[str, str | None], set[str]] = field(default_factory=dict)
     #: Tokens of nodes without a handle yet.
     launching: set[str] = field(default_factory=set)
 
@@ -44,23 +47,36 @@ class Sweep:
     async def run(self) -> None:
         """One round over all accounts."""
         found: list[tuple[Account, Instance]] = []
+        listed: list[Account] = []
         seen_all = True
         for account in await self._accounts():
             try:
                 bought = await account.gate.call("list", account.adapter.list_marked)
-                BLIND.labels(account.provider, account.credential or "").set(0)
+                listed.append(account)
             except AdapterError as error:
                 seen_all = False
                 BLIND.labels(account.provider, account.credential or "").set(1)
                 log.warning("%s can't be swept, nothing is known of its orphans: %s", account.provider, error.message)
                 continue
             found += [(account, instance) for instance in bought]
-        if not found:
-            if seen_all:
-                self._suspects.clear()
-            return
-        known = await self._known()
-        await self._judge(found, known)
+        known = await self._known() if found or self._world.store.facts() else Known()
+        for account in listed:
+            self._say_what_is_seen(account, known)
+        if found or seen_all:
+            await self._judge(found, known)
+
+    def _say_what_is_seen(self, account: Account, known: Known) -> None:
+        """A list out of another account than the one that nodes bought from is no sight of what they bought."""
+        provider = self._world.store.providers.named(None, account.provider)
+        default = choose_credential(provider, None) if provider is not None else None
+        names = {account.credential} | ({None} if default is None or default.name == account.credential else set())
+        bought_from = {owner for name in names for owner in known.accounts.get((account.provider, name), ())}
+        unseen = bought_from - {account.opened.id} if account.opened is not None else set()
+        BLIND.labels(account.provider, account.credential or "").set(1 if unseen else 0)
+        if unseen:
+            words = "%s: the credential %s opens account %s, but nodes bought from %s: that can't be swept"
+            opened = account.opened.id if account.opened else None
+            log.warning(words, account.provider, account.credential, opened, ", ".join(sorted(unseen)))
 
     async def _accounts(self) -> list[Account]:
         """Every account that a provider or a node names."""
@@ -86,6 +102,9 @@ class Sweep:
                 if instance is None:
                     known.launching.add(node["spec"]["token"])
                 elif not status.get("goneTime"):
+                    if owner := instance.get("account"):
+                        reference = node["spec"]["providerRef"]
+                        known.accounts.setdefault((reference["name"], reference.get("credential")), set()).add(owner)
                     known.handles[node["spec"]["providerRef"]["name"], instance["handle"]] = node["metadata"]["uid"]
         return known
 

@@ -130,6 +130,20 @@ async def test_no_more_calls_at_once_than_the_provider_likes() -> None:
     assert most == 3
 
 
+async def test_who_stands_in_line_when_it_closes_sends_nothing() -> None:
+    subject, sent = gate(HandClock(), concurrency=2), 0
+
+    async def refused() -> str:
+        nonlocal sent
+        sent += 1
+        await asyncio.sleep(0)
+        raise CredentialsRefused("revoked")
+
+    ends = await asyncio.gather(*(subject.call("stop", refused) for _ in range(50)), return_exceptions=True)
+    assert {type(end) for end in ends} == {CredentialsRefused, CircuitOpen}
+    assert sent <= 2
+
+
 async def test_a_call_whose_time_is_over_before_its_turn_is_never_sent() -> None:
     subject = gate(HandClock())
     with pytest.raises(NotSent):

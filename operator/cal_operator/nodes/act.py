@@ -75,6 +75,9 @@ async def look_up(world: World, view: NodeView, account: Account) -> Again:
     node, memory = view.node, view.memory
     mark = Mark(world.installation, node.spec.token)
     asked = world.clock.now()
+    if stranger := await _stranger(account, node):
+        await world.events.say(node, NODE.name, "WrongAccount", stranger, warning=True)
+        return Again(30.0)
     try:
         found = await account.gate.call("find", lambda: account.adapter.find(mark))
     except AdapterError as error:
@@ -85,6 +88,20 @@ async def look_up(world: World, view: NodeView, account: Account) -> Again:
         return Again(0.0)
     memory.looked_up = asked
     return Again(account.adapter.traits.poll_seconds / 4)
+
+
+async def _stranger(account: Account, node: ComputeNode) -> str | None:
+    """Why the account that a changed key opens can't tell what was bought through the one before; None if it is the same."""
+    intended = node.spec.account
+    if intended is None:
+        return None
+    try:
+        opened = account.opened or await account.check()
+    except AdapterError as error:
+        return f"it can't be told whether the credential still opens account {intended}: {error.message}"
+    if opened.id == intended:
+        return None
+    return f"a purchase may have been made from account {intended}, but the credential opens {opened.id}"
 
 
 async def launch(world: World, view: NodeView, account: Account) -> Again:

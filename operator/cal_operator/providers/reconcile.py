@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cal_adapters.contract import Traits
 from cal_adapters.errors import AdapterError, CredentialsRefused
 from cal_crds import money
-from cal_crds.conditions import Reason, Type, with_condition
+from cal_crds.conditions import Reason, Status, Type, with_condition
 from cal_crds.meta import FINALIZER, PROVIDER
 from cal_crds.node import Offer
 from cal_crds.provider import (
@@ -117,7 +117,12 @@ async def _check(account: Account) -> CredentialStatus:
     except CredentialsRefused as error:
         return CredentialStatus(name=name, validity=CredentialValidity.INVALID, message=error.message)
     except AdapterError as error:
-        return CredentialStatus(name=name, validity=CredentialValidity.UNKNOWN, message=error.message)
+        # No answer unsays nothing: what the provider said last still stands.
+        if account.refused is not None:
+            return CredentialStatus(name=name, validity=CredentialValidity.INVALID, message=account.refused.message)
+        if account.opened is None:
+            return CredentialStatus(name=name, validity=CredentialValidity.UNKNOWN, message=error.message)
+        opened = account.opened
     balance = None if opened.balance is None else money.render(opened.balance)
     return CredentialStatus(name=name, validity=CredentialValidity.VALID, account=opened.id, balance=balance)
 
@@ -145,7 +150,9 @@ def report(world: World, provider: ComputeProvider, found: Findings) -> Provider
     return status.model_copy(update={"conditions": conditions})
 
 
-def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, bool, Reason, str]]:
+def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, bool | Status, Reason, str]]:
+    unsure = [status for status in found.credentials if status.validity is CredentialValidity.UNKNOWN]
+    valid: tuple[bool | Status, Reason, str]
     bad = [status for status in found.credentials if status.validity is CredentialValidity.INVALID]
     unknown = found.problem is not None and found.problem[0] is Reason.UNKNOWN_ADAPTER
     if found.problem is not None:
@@ -158,16 +165,18 @@ def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, 
             Reason.NO_CREDENTIALS,
             "no credential is configured: pools are accepted, their deployments wait",
         )
+    elif unsure:
+        valid = (Status.UNKNOWN, Reason.UNREACHABLE, "; ".join(f"{status.name}: {status.message}" for status in unsure))
     else:
         valid = (True, Reason.CREDENTIALS_ACCEPTED, "")
     reached = found.traits is not None and found.error is None
     reach_message = found.error.message if found.error else (found.problem[1] if found.problem else "")
     paused = provider.spec.desired_state is ProviderDesiredState.PAUSED
-    ready = valid[0] and reached and not paused
+    ready = valid[0] is True and reached and not paused
     first_problem = (
         (Reason.PAUSED, "paused as wanted")
         if paused
-        else (valid[1:] if not valid[0] else (Reason.UNREACHABLE, reach_message))
+        else (valid[1:] if valid[0] is not True else (Reason.UNREACHABLE, reach_message))
     )
     return [
         (Type.READY, ready, *((Reason.AS_WANTED, "") if ready else first_problem)),
