@@ -77,10 +77,11 @@ def test_metrics_count_requests_by_route(world: Any) -> None:
 
 def test_schemathesis_finds_no_fault(world: Any) -> None:
     url = str(world.http.base_url)
+    # One worker: Python 3.11's `ast` counts its depth for all threads together, and hypothesis parses sources.
     argv = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{url}openapi.json" if url.endswith("/") else f"{url}/openapi.json",
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
-        "--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "7", "--workers", "2",
+        "--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "7", "--workers", "1",
         "--suppress-health-check", "all", "--no-color", "--request-timeout", "60", "--exclude-operation-id", "logs",  # its 500 is a documented one
     ]  # fmt: skip
     result = subprocess.run(argv, capture_output=True, text=True, timeout=160, check=False)

@@ -171,27 +171,9 @@ class Run:
     # --- the end -------------------------------------------------------------------------------------------------------------
 
     async def _report(self) -> bool:
-        stage, fleet, churn, killer, total = (
-            self._scene.stage,
-            self._scene.fleet,
-            self._scene.churn,
-            self._killer,
-            self._total,
-        )
-        shown = await stage.faults()
-        faults = sum(shown.values())
-        bought = {name: sum(count > 0 for count in marks.values()) for name, marks in (await stage.bought()).items()}
-        violations = await stage.violations()
-        self._say(
-            f"kills: {dict(fleet.kills)}; leaders paused past their Lease: {killer.pauses}, taken over: {killer.takeovers}"
-        )
-        self._say(f"faults shown: {dict(shown)}; processes that ended by themselves: {dict(fleet.exits)}")
-        self._say(
-            f"bought: {bought}; billed {self._billed:.0f} instance-seconds (sampled), {self._beyond:.0f} of them beyond need"
-        )
-        self._say(f"REST answers: {dict(sorted(churn.answers.items()))}")
-        self._say(f"requests that broke a provider's contract: {len(violations)} {violations[:3]}")
-        self._say(f"exceptions in the logs: {dict(self._tracebacks())}; unsettled: {len(total.unsettled)}")
+        stage, killer, total = self._scene.stage, self._killer, self._total
+        faults = sum((await stage.faults()).values())
+        await self._say_figures()
         twice = await doubled(stage)
         for line in twice:
             self._say(line)
@@ -199,10 +181,27 @@ class Run:
         good = not any(wrong) and not total.unsettled and faults >= killer.kills
         if not good:
             plan = self._folder / "plan.txt"
-            plan.write_text("\n".join(churn.plan))
-            print(f"the plan of this run is in {plan}; its end:", *churn.plan[-40:], sep="\n")
+            plan.write_text("\n".join(self._scene.churn.plan))
+            print(f"the plan of this run is in {plan}; its end:", *self._scene.churn.plan[-40:], sep="\n")
         print("kills={} faults={} leaked={} doubled={} lost={}".format(killer.kills, faults, *wrong), flush=True)
         return good
+
+    async def _say_figures(self) -> None:
+        """What happened, for people: none of it decides."""
+        stage, fleet, killer = self._scene.stage, self._scene.fleet, self._killer
+        bought = {name: sum(count > 0 for count in marks.values()) for name, marks in (await stage.bought()).items()}
+        violations = await stage.violations()
+        paused = f"leaders paused past their Lease: {killer.pauses}, taken over: {killer.takeovers}"
+        spent = f"billed {self._billed:.0f} instance-seconds (sampled), {self._beyond:.0f} of them beyond need"
+        for line in (
+            f"kills: {dict(fleet.kills)}; {paused}",
+            f"faults shown: {dict(await stage.faults())}; processes that ended by themselves: {dict(fleet.exits)}",
+            f"bought: {bought}; {spent}",
+            f"REST answers: {dict(sorted(self._scene.churn.answers.items()))}",
+            f"requests that broke a provider's contract: {len(violations)} {violations[:3]}",
+            f"exceptions in the logs: {dict(self._tracebacks())}; unsettled: {len(self._total.unsettled)}",
+        ):
+            self._say(line)
 
     def _tracebacks(self) -> Counter[str]:
         """Exceptions that nobody foresaw."""
