@@ -60,11 +60,13 @@ def test_a_port_in_use_ends_with_1(relay_command: Callable[..., Any], kubeconfig
 
 
 def test_without_a_kubeconfig_it_ends_with_1(relay_command: Callable[..., Any], tmp_path: Path) -> None:
-    for flags in ([], [f"--kubeconfig={tmp_path}/none"]):
+    broken = tmp_path / "broken"
+    broken.write_text("clusters: [")
+    for flags in ([], [f"--kubeconfig={tmp_path}/none"], [f"--kubeconfig={broken}"]):
         result = _run(relay_command("--port=0", *flags))
         assert result.returncode == 1
         assert "Traceback" not in result.stderr
-        assert "ERROR cal_relay: " in result.stderr
+        assert "ERROR cal_relay: no access to a cluster: " in result.stderr
 
 
 def _run(command: tuple[list[str], dict[str, str]]) -> subprocess.CompletedProcess[str]:
