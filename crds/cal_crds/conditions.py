@@ -41,6 +41,8 @@ class Type(StrEnum):
     REACHABLE = "Reachable"
     #: A provider accepted every credential of its ComputeProvider.
     CREDENTIALS_VALID = "CredentialsValid"
+    #: Every account of a provider can pay, where the provider tells what is left.
+    FUNDED = "Funded"
     #: A node's instance exists at the provider and is recorded.
     LAUNCHED = "Launched"
     #: A node's endpoint answered the probe (or the provider says so).
@@ -81,6 +83,8 @@ class Reason(StrEnum):
     CREDENTIALS_ACCEPTED = "CredentialsAccepted"
     #: An admin paused this provider: it buys nothing, and still stops.
     PAUSED = "Paused"
+    #: There is money left.
+    FUNDS_LEFT = "FundsLeft"
     #: The account can't pay.
     INSUFFICIENT_FUNDS = "InsufficientFunds"
 

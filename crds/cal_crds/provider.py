@@ -237,7 +237,7 @@ class ProviderStatus(Model):
     credentials: Annotated[list[CredentialStatus], list_map("name", 32), Field(description="Each credential.")] = Field(
         default_factory=list
     )
-    conditions: Annotated[Conditions, Field(description="Ready, CredentialsValid, Reachable.")] = Field(
+    conditions: Annotated[Conditions, Field(description="Ready, CredentialsValid, Reachable, Funded.")] = Field(
         default_factory=list
     )
 

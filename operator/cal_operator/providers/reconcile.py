@@ -147,7 +147,23 @@ def report(world: World, provider: ComputeProvider, found: Findings) -> Provider
         conditions = with_condition(
             conditions, type_, holds, reason, message, generation=provider.metadata.generation, now=now
         )
+    if (funds := _funds(found.credentials)) is not None:
+        generation = provider.metadata.generation
+        conditions = with_condition(conditions, Type.FUNDED, *funds, generation=generation, now=now)
     return status.model_copy(update={"conditions": conditions})
+
+
+def _funds(credentials: Sequence[CredentialStatus]) -> tuple[bool, Reason, str] | None:
+    """Whether every account can pay; None where none tells what is left."""
+    told = [status for status in credentials if status.balance is not None]
+    empty = [status for status in told if money.parse(status.balance or "0") <= 0]
+    if empty:
+        words = [
+            f"{status.name}: {status.balance} US dollars left: nothing is bought until it is topped up"
+            for status in empty
+        ]
+        return False, Reason.INSUFFICIENT_FUNDS, "; ".join(words)
+    return (True, Reason.FUNDS_LEFT, "") if told else None
 
 
 def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, bool | Status, Reason, str]]:
