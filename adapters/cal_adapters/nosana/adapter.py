@@ -182,12 +182,14 @@ class Nosana:
         await buying.start(self._client, draft)
 
     async def confirm(self, handle: str, instance_id: str) -> bool:
-        """Jobs of a deployment come and go; each of them is this instance."""
+        """Jobs of a deployment come and go; the one that runs, or waits to, is this instance. An ended one never becomes it again."""
         deployment = await self._deployment(handle)
         if instance_id == deployment.id:
             return True
         return (
-            instance_id.isascii() and instance_id.isalnum() and await self._client.has_job(deployment.id, instance_id)
+            instance_id.isascii()
+            and instance_id.isalnum()
+            and await self._client.has_job(deployment.id, instance_id, *states.ACTIVE_JOBS)
         )
 
     async def _deployment(self, handle: str) -> Deployment:

@@ -156,11 +156,11 @@ class Client:
         page = await self._read(f"/api/deployments/{_segment(deployment)}/jobs", JobPage, params=params)
         return page.jobs
 
-    async def has_job(self, deployment: str, job: str) -> bool:
-        """Whether the job belongs to the deployment."""
+    async def has_job(self, deployment: str, job: str, *states: str) -> bool:
+        """Whether the job belongs to the deployment, and is in one of these states."""
         path = f"/api/deployments/{_segment(deployment)}/jobs"
         page = await self._read(path, JobPage, params={"limit": "10", "job": job})
-        return any(found.job == job for found in page.jobs)
+        return any(found.job == job and found.state in states for found in page.jobs)
 
     async def job(self, deployment: str, job: str) -> JobDetail:
         return await self._read(f"/api/deployments/{_segment(deployment)}/jobs/{_segment(job)}", JobDetail)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds.nosana_schemas import folder, job_definition
+from worlds.nosana_schemas import folder, job_definition, openapi
 
 from cal_adapters.contract import ENDED_STATES, EnvValue, LaunchRequest, Mark, Readiness, RegistryLogin, State
 from cal_adapters.errors import Refused
@@ -345,6 +345,23 @@ def detail(status: str = "success", exit_code: int | None = 0, ended: datetime |
 
 def reason(**flags: Any) -> dict[str, Any]:
     return {"diagnostics": {"reason": flags}}
+
+
+def _words(path: str, name: str) -> set[str]:
+    """The closed word list of a query parameter, in the provider's own document."""
+    parameters = openapi()["paths"][path]["get"]["parameters"]
+    (schema,) = [item["schema"] for item in parameters if item["name"] == name]
+    return set(schema["anyOf"][0]["enum"])
+
+
+def test_every_status_and_every_job_state_of_the_providers_document_has_its_meaning() -> None:
+    statuses = _words("/api/deployments", "status")
+    jobs = _words("/api/deployments/{deployment}/jobs", "state")
+    assert statuses == STATUSES, "the provider has a status that we don't map, or no longer has one that we do"
+    for status in statuses:
+        for state in (None, *jobs):
+            seen = observation(deployment(status), job(state) if state else None, detail() if state else None, "", NOW)
+            assert seen.state is not State.UNKNOWN, (status, state)
 
 
 @pytest.mark.parametrize(
