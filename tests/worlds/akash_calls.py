@@ -120,6 +120,8 @@ def get_deployment(call: Call) -> Answer:
 def create_deployment(call: Call) -> Answer:
     assert call.account is not None
     data = call.body["data"]
+    if call.world.nameless and "name" in data:
+        raise Refusal(400, "Unrecognized key(s) in object: 'name'")
     sdl, text = _manifest(data["sdl"], call.schema)
     placement, pricing = next(iter(sdl["profiles"]["placement"].items()))
     price = next(iter(pricing["pricing"].values()))

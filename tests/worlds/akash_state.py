@@ -144,6 +144,8 @@ class World:
         self.page, self.start_seconds, self.lag = page, start_seconds, lag
         self.offset = 0.0
         self.akt = Decimal("0.5")
+        #: Whether the Console is one that refuses a deployment's name, which not all of them know.
+        self.nameless = False
         self.factors: dict[str, Decimal] = {}
         self.accounts = [
             Account(address("owner"), "3b241101-e2bb-4255-8caf-4136c566a962", {"ac.sk.test.owner"}),

@@ -10,6 +10,7 @@ API: https://akash.network/docs/api-documentation/console-api/ (v1).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -84,6 +85,8 @@ _LOOK_SECONDS: Final = 2.0
 #: Times in a row that a log stream may break off without a line in between.
 _BREAKS: Final = 5
 _REMEMBERED: Final = 1000
+#: How a Console that checks strictly says that it knows no `name`.
+_NO_NAMES: Final = re.compile(r"unrecognized|unknown|additional|not allowed|unexpected", re.IGNORECASE)
 
 
 def create(context: Context) -> AkashAdapter:
@@ -104,6 +107,7 @@ class AkashAdapter:
         self._bidding = Bidding(console, self._holdings, timedelta(seconds=settings.bid_wait_seconds))
         self._orders: dict[str, Order] = {}
         self._launched: dict[Mark, Instance] = {}
+        self._named = True
         self._locks: WeakValueDictionary[Mark, asyncio.Lock] = WeakValueDictionary()
 
     async def check(self) -> Account:
@@ -229,13 +233,24 @@ class AkashAdapter:
 
     async def _bought(self, request: LaunchRequest, order: Order) -> Instance:
         owner, text = await self._holdings.owner(), await self._sdl(request)
-        made = await self._console.create(text, str(request.mark), self._settings.deposit)
+        made = await self._created(text, str(request.mark))
         _check_mark(made, request.mark)
         self._holdings.remember(made.dseq, owner, [str(request.mark)])
         instance = _instance(owner, made.dseq, request.mark)
         # The Console's own manifest, should it ever make another one of the SDL than we do.
         self._remember(instance, request.mark, replace(order, manifest=made.manifest))
         return instance
+
+    async def _created(self, text: str, name: str) -> Created:
+        """With the name where the Console takes one. One that doesn't may drop it, or refuse the request, which then had no effect."""
+        deposit = self._settings.deposit
+        try:
+            return await self._console.create(text, name if self._named else None, deposit)
+        except Refused as error:
+            if not self._named or not _NO_NAMES.search(error.message):
+                raise
+        self._named = False
+        return await self._console.create(text, None, deposit)
 
     async def _sdl(self, request: LaunchRequest) -> str:
         coin = await self._holdings.coin()

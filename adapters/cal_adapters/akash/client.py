@@ -99,9 +99,9 @@ class Console:
         """The bids so far, without those that can't be read."""
         return [item.bid for item in await self._ask(Bids, "/v1/bids", "list bids", dseq=dseq) if item is not None]
 
-    async def create(self, sdl: str, name: str, deposit: str | None) -> Created:
-        """Opens a deployment, which collects bids from then on. `name` is for people: consoles that don't know it drop it."""
-        data: dict[str, Any] = {"sdl": sdl, "name": name}
+    async def create(self, sdl: str, name: str | None, deposit: str | None) -> Created:
+        """Opens a deployment, which collects bids from then on. `name` is for people; not all consoles know it."""
+        data: dict[str, Any] = {"sdl": sdl} if name is None else {"sdl": sdl, "name": name}
         if deposit is not None:
             data["deposit"] = float(deposit)  # the Console wants a JSON number
         return await self._act(Created, "POST", "/v1/deployments", "create a deployment", {"data": data}, _CREATE)

@@ -14,6 +14,8 @@ from cal_adapters.contract import Observation, State
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 #: Why a lease ended, where it was the provider's doing: the names, and the numbers 10000 to 19999.
 _PROVIDERS_DOING: Final = re.compile(r"unstable|decommission|unspecified|manifest_timeout|reclaim|\b1[0-9]{4}\b")
+#: Why a lease ended, where it was its owner's: the name, and the numbers below 10000.
+_OWNERS_DOING: Final = re.compile(r"closed_(reason_)?owner|\b[1-9][0-9]{0,3}\b")
 #: Why a lease ended, where it was the escrow's: the name, and the numbers from 20000.
 _NO_MONEY: Final = re.compile(r"insufficient_funds|\b2[0-9]{4}\b")
 
@@ -89,7 +91,8 @@ def _ended(lease: Lease, otherwise: State, default: str) -> tuple[State, str]:
     told = f"{default} ({quoted(reason)})" if reason else default
     if _PROVIDERS_DOING.search(reason):
         return State.LOST, told
-    return (State.TERMINATED if _NO_MONEY.search(reason) or lease.state == "insufficient_funds" else otherwise), told
+    ended = _OWNERS_DOING.search(reason) or _NO_MONEY.search(reason) or lease.state == "insufficient_funds"
+    return (State.TERMINATED if ended else otherwise), told
 
 
 def _endpoint(lease: Lease) -> str | None:

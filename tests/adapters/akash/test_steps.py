@@ -287,6 +287,18 @@ async def test_without_a_cap_the_price_is_still_bounded(
     assert seen.price_per_hour is not None and seen.price_per_hour < Decimal("0.5")
 
 
+async def test_a_console_that_refuses_names_is_asked_without_one(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
+) -> None:
+    world.akash.state.nameless = True
+    for number, requests in ((1, 2), (2, 3)):
+        instance = await adapter.launch(await new_request())
+        assert len(world.akash.state.deployments) == number
+        assert world.akash.requests["createDeployment"] == requests, "refused once, and from then on not tried again"
+        assert instance.mark is not None
+        assert [found.handle for found in await adapter.find(instance.mark)] == [instance.handle]
+
+
 async def test_a_cap_of_nothing_buys_nothing(world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest) -> None:
     with pytest.raises(PriceAboveCap):
         await adapter.launch(await new_request(max_price_per_hour=Decimal(0)))
@@ -384,6 +396,7 @@ async def test_a_reclaimed_lease_runs_on_with_a_notice_and_is_lost_when_it_is_do
         ("lease_closed_reason_unstable", State.LOST),
         ("lease_closed_reason_manifest_timeout", State.LOST),
         (None, State.LOST),
+        ("lease_closed_owner", State.TERMINATED),
         ("lease_closed_reason_insufficient_funds", State.TERMINATED),
     ],
 )
