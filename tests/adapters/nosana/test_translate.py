@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from worlds.nosana_schemas import folder, job_definition, openapi
 
 from cal_adapters.contract import ENDED_STATES, EnvValue, LaunchRequest, Mark, Readiness, RegistryLogin, State
@@ -248,6 +249,18 @@ def test_no_words_of_a_user_change_the_shape_of_a_definition(
     assert (found.get("entrypoint", []), found.get("cmd", []), found.get("env", {})) == (command, args, env)
     assert found["expose"][0]["health_checks"][0]["path"] == path
     assert set(found) <= {"image", "gpu", "entrypoint", "cmd", "env", "expose"}
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.one_of(words, st.builds("acme/{}:1".format, words)))
+def test_an_image_is_an_image_or_refused_before_it_comes_here(image: str) -> None:
+    try:
+        workload = Workload(image=image)
+    except ValidationError:
+        return
+    made = arguments(request(workload))
+    assert made == {"image": image, "gpu": True}
+    assert not set(image) & set("$`'\"\\;&|<>(){}!#*? \t\r\n")
 
 
 @settings(deadline=None)  # the machine may be busy
