@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
+
+import psutil
 
 from cal_cli.controlplane import BinariesNotFound, ProcessFailed, find, start
 from cal_cli.controlplane.tools import SERVERS
@@ -50,14 +50,33 @@ def _stop_supervisor(state: StateDir) -> None:
         raise Failure(f"{state.path} is locked by a process that left no record; see its logs in {state.logs}")
     outliving = _outliving(state) if known.ready else []
     say(f"stopping the supervisor (pid {known.pid})")
-    os.kill(known.pid, signal.SIGTERM)
+    supervisor = _terminate(known.pid)
     deadline = time.monotonic() + _STOP
-    while state.running():
+    # The lock is free a moment before the process is gone.
+    while state.running() or (supervisor is not None and _alive(supervisor)):
         if time.monotonic() > deadline:
             raise Failure(f"the supervisor (pid {known.pid}) did not stop in {_STOP:.0f} s; its log is in {state.logs}")
         time.sleep(_POLL)
     for line in words(outliving):
         say(line)
+
+
+def _terminate(pid: int) -> psutil.Process | None:
+    """SIGTERM; None if the process ended by itself just now."""
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+    except psutil.NoSuchProcess:
+        return None
+    return process
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie is its parent's affair."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _outliving(state: StateDir) -> list[Instance]:
