@@ -162,11 +162,12 @@ async def _create_one(
         return Waiting(reason=Reason.LIMIT_REACHED, message=refusal)
     world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
     body = _node(view, pool, want, placement.offer, account)
+    world.memories.expect(body["spec"]["token"])
     try:
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)
     except AlreadyExists:
         return Waiting(reason=Reason.IN_PROGRESS, message="the node before this one is not gone yet")
-    world.memories.of(made["metadata"]["uid"]).born_here = True
+    world.memories.meet(made["metadata"]["uid"], made["spec"]["token"])
     world.learn(NODE, made)
     budget.take(price)
     return None

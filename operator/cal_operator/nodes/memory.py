@@ -44,9 +44,23 @@ class Memories:
     """One memory per node uid."""
 
     _nodes: dict[str, NodeMemory] = field(default_factory=dict)
+    #: Tokens of nodes that this leader is creating: the watch may bring one before the reply tells its uid.
+    _expected: set[str] = field(default_factory=set)
 
     def of(self, uid: str) -> NodeMemory:
         return self._nodes.setdefault(uid, NodeMemory())
+
+    def expect(self, token: str) -> None:
+        """A node with this token is about to be created, by nobody but this leader."""
+        self._expected.add(token)
+
+    def meet(self, uid: str, token: str) -> NodeMemory:
+        """The memory of a node that is there; it knows by its token whether this leader made it."""
+        memory = self.of(uid)
+        if token in self._expected:
+            self._expected.discard(token)
+            memory.born_here = True
+        return memory
 
     def forget(self, uid: str) -> None:
         self._nodes.pop(uid, None)

@@ -23,7 +23,7 @@ from cal_operator.world import World
 async def gather(world: World, prober: Prober, node: ComputeNode) -> tuple[NodeView, Account | None]:
     """The view of a node, and the account to act through (None: there is none just now)."""
     account, trouble = await _account(world, node)
-    memory = world.memories.of(node.metadata.uid)
+    memory = world.memories.meet(node.metadata.uid, node.spec.token)
     deleting = node.metadata.deletion_timestamp is not None
     wanted = not deleting and node.status.ended is None and node.status.gone_time is None
     if account is not None and wanted and node.status.instance is not None:
