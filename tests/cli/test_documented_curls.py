@@ -8,6 +8,8 @@ against, and a port where nobody listens. `up` leaves providers that are there a
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 Calctl = Any
 Ask = Callable[..., tuple[int, Any]]
 BASE = "http://localhost:8080"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "adapters"
 REMOTE = Path(__file__).resolve().parents[2] / "cli" / "cal_cli" / "manifests" / "remote"
 
 RESOURCES = "curl http://localhost:8080/provider/resources"
@@ -90,6 +93,7 @@ DEPLOY = """{
     "workload_type": "inference"
   }
 }"""
+HEARTBEAT_OF_UNICODE = '{"provider": "nosana", "provider_instance_id": "j\u00f6b-\U0001f680", "state": "READY"}'
 TERMINATE = """{
   "deployment_id": "uuid"
 }"""
@@ -153,6 +157,7 @@ def test_the_curl_examples_then_every_route_in_the_documents_order(
     _inventory_routes(ask)
     _pool_routes(ask)
     _deployment_routes(ask, pool["pool_id"], examples, eventually)
+    _bad_words(ask, pool["pool_id"])
 
 
 def _curl_examples(ask: Ask, eventually: Callable[..., Any]) -> None:
@@ -223,6 +228,21 @@ def _deployment_routes(ask: Ask, pool: str, examples: Calctl, eventually: Callab
     eventually(lambda: ask(f"curl {BASE}/status/{uid}")[1]["state"] == "TERMINATED", timeout=30)
 
 
+def _bad_words(ask: Ask, pool: str) -> None:
+    """Refused by name, or taken as the plain text that they are."""
+    body = DEPLOY.replace('"uuid"', f'"{pool}"')
+    for image in ("acme/model:1; rm -rf /", "$(id)", r"acme/model\nkind: x", "a b", "`id`", "{{x}}"):
+        status, refused = ask(post("/deploy", body.replace("vllm/vllm-openai:latest", image)))
+        assert status == 400, image
+        assert "image" in refused["detail"]
+    assert ask(post("/inventory/heartbeat", HEARTBEAT_OF_UNICODE))[0] == 404
+    env = r"""{"A": "two\nlines: \"quoted\" $(id) `id` %s"}"""
+    status, made = ask(post("/deploy", body.replace('"engine"', f'"env": {env}, "engine"')))
+    assert status == 200
+    shown = ask(f"curl {BASE}/status/{made['deployment_id']}")[1]["configuration"]["env"]
+    assert shown == {"A": 'two\nlines: "quoted" $(id) `id` %s'}
+
+
 def _waits_for_a_credential(
     ask: Ask, uid: str, provider: str, examples: Calctl, eventually: Callable[..., Any]
 ) -> None:
@@ -231,6 +251,21 @@ def _waits_for_a_credential(
     assert (found["state"], found["waiting"]["reason"]) == ("PENDING", "NoCredentials")
     assert f"provider {provider} has no credentials" in found["waiting"]["message"]
     assert f"provider {provider} has no credentials" in examples("explain", uid).stdout
+
+
+def test_the_commands_of_the_adapters_pages(ask: Ask, examples: Calctl) -> None:
+    """Each curl is answered as it should be, each kubectl and each resource is accepted."""
+    found = {page.name: page.read_text() for page in sorted(PAGES.glob("*.md"))}
+    assert {"nosana.md", "akash.md"} <= found.keys()
+    for name, text in found.items():
+        for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if block.startswith("curl "):
+                assert ask(block.replace("localhost:8080", BASE))[1]["status"] == "CREATED", name
+            elif block.startswith("kubectl -n cal-system create secret") and "--from-file" not in block:
+                examples("kubectl", *shlex.split(block)[1:], "--dry-run=server")
+        for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if block.startswith("apiVersion: "):
+                examples("kubectl", "apply", "--dry-run=server", "-f", "-", stdin=block)
 
 
 def test_akash_takes_the_same_examples(ask: Ask, examples: Calctl, eventually: Callable[..., Any]) -> None:

@@ -65,6 +65,8 @@ async def test_a_key_that_is_revoked_in_mid_run_loses_nothing_and_storms_nobody(
     customer.site.revoke(customer.site.key)
     await customer.set_key(customer.site.key)  # the same: only so that it is looked at now
     await _refused(customer, waiting)
+    blind = f'cal_sweep_blind{{credential="main",provider="{customer.name}"}} 1.0'
+    await waiting(lambda: customer.metric(blind), what="a sweep that says it can't see")
     await _is_calm(customer)
     assert customer.site.billing() == billed
     assert len(await customer.nodes()) == 4
