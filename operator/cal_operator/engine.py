@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from cal_crds.cluster import ClusterError
 from cal_crds.meta import DEPLOYMENT, KINDS, NODE, POOL, PROVIDER, Kind
 from cal_operator import resync
 from cal_operator.deployments.reconcile import reconcile as reconcile_deployment
+from cal_operator.lanes import fed_lane, lane_of
 from cal_operator.nodes.reconcile import reconcile as reconcile_node
 from cal_operator.pools.reconcile import reconcile as reconcile_pool
 from cal_operator.probe import Prober
@@ -23,14 +25,6 @@ from cal_operator.world import World
 
 log = logging.getLogger(__name__)
 
-#: The lane of deployments that have neither a state nor a node, before the name of the provider they buy from.
-_NEW = f"new {DEPLOYMENT.name} "
-
-
-def _fed_lane(lane: str) -> str | None:
-    """What a new deployment makes is nodes of its provider."""
-    return f"{NODE.name} {lane.removeprefix(_NEW)}" if lane.startswith(_NEW) else None
-
 
 class Engine:
     """Runs while this process leads."""
@@ -39,7 +33,7 @@ class Engine:
         self._world = world
         self._prober = Prober()
         self._synced = False
-        world.queue = WorkQueue(self._reconcile, self._lane, _fed_lane)
+        world.queue = WorkQueue(self._reconcile, partial(lane_of, world.store), fed_lane)
 
     @property
     def ready(self) -> bool:
@@ -78,14 +72,6 @@ class Engine:
                 break
         await self._prober.close()
         await self._world.accounts.close()
-
-    def _lane(self, key: Key) -> str:
-        """Nodes queue by provider, so that a slow one holds up only its own; and so do deployments that never were looked at."""
-        if key.kind == NODE.name:
-            return f"{key.kind} {self._world.store.provider_of(key.uid)}"
-        if key.kind == DEPLOYMENT.name and (provider := self._world.store.provider_of_new(key.uid)):
-            return f"{_NEW}{provider}"
-        return key.kind
 
     async def _reconcile(self, key: Key) -> float | None:
         if self._world.leader.remaining() <= 0:

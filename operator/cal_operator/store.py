@@ -184,6 +184,8 @@ class NodeFacts(NamedTuple):
     credential: str | None
     #: A heartbeat of it was written down: only such a node can miss beats.
     has_beaten: bool
+    #: It has an instance, and that is wanted: there is nothing to do but to look at it.
+    bought: bool
 
 
 class Store:
@@ -262,11 +264,6 @@ class Store:
         """The uids of the nodes that can miss beats."""
         return [uid for uid, facts in self._facts.items() if facts.has_beaten and not facts.gone]
 
-    def provider_of(self, node_uid: str) -> str:
-        """The name of a node's provider; "" for an unknown node."""
-        facts = self._facts.get(node_uid)
-        return facts.provider if facts else ""
-
     def provider_of_new(self, deployment_uid: str) -> str | None:
         """The provider that a deployment without a state and without nodes will buy from; None for every other deployment."""
         pool_key = self._deployments_by_pool.value(deployment_uid)
@@ -306,5 +303,13 @@ def _facts(body: dict[str, Any]) -> NodeFacts:
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
     rate = (status.get("cost") or {}).get("ratePerHour", "0")
     reference = spec["providerRef"]
-    beaten = status.get("heartbeat") is not None
-    return NodeFacts(bool(status.get("goneTime")), ready, rate, reference["name"], reference.get("credential"), beaten)
+    gone, ended = bool(status.get("goneTime")), status.get("ended") is not None
+    return NodeFacts(
+        gone=gone,
+        ready=ready,
+        rate=rate,
+        provider=reference["name"],
+        credential=reference.get("credential"),
+        has_beaten=status.get("heartbeat") is not None,
+        bought=status.get("instance") is not None and not (gone or ended or body["metadata"].get("deletionTimestamp")),
+    )

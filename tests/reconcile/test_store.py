@@ -46,7 +46,7 @@ def test_members_are_found_without_parsing_all() -> None:
     for number in range(3):
         store.put(NODE.name, body(f"node-{number}", number + 1))
     assert {found.metadata.uid for found in store.nodes_of("dep-uid")} == {"node-0", "node-1", "node-2"}
-    assert len(store.facts_of_pool("pool-uid")) == 3 and store.provider_of("node-1") == "market"
+    assert len(store.facts_of_pool("pool-uid")) == 3
 
 
 def test_what_nobody_reads_is_not_kept() -> None:
