@@ -10,21 +10,17 @@ API: https://akash.network/docs/api-documentation/console-api/ (v1).
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import Final
-from weakref import WeakValueDictionary
 
 from cal_adapters.akash import logs as gateway
-from cal_adapters.akash import manifest, sdl, states, translate
+from cal_adapters.akash import states, translate
 from cal_adapters.akash.account import Holdings
 from cal_adapters.akash.bidding import Bidding, Order, Step, order_of, starting
 from cal_adapters.akash.client import Console
-from cal_adapters.akash.wire import Created
+from cal_adapters.akash.opening import Opening, marked
 from cal_adapters.contract import (
     ENDED_STATES,
     Account,
@@ -43,7 +39,6 @@ from cal_adapters.errors import (
     NothingBought,
     NotSent,
     OutcomeUnknown,
-    PriceAboveCap,
     Refused,
 )
 from cal_crds.node import Offer
@@ -78,15 +73,8 @@ TRAITS: Final = Traits(
     concurrency=8,
     calls_per_second=10.0,
 )
-#: The price that is asked for where there is no cap: Akash wants one, and the cheapest bid is taken anyway.
-_UNCAPPED_FACTOR: Final = 4
-#: How long a launch may look for what bears its mark already. With the purchase itself it stays below `launch_timeout_seconds`.
-_LOOK_SECONDS: Final = 2.0
 #: Times in a row that a log stream may break off without a line in between.
 _BREAKS: Final = 5
-_REMEMBERED: Final = 1000
-#: How a Console that checks strictly says that it knows no `name`.
-_NO_NAMES: Final = re.compile(r"unrecognized|unknown|additional|not allowed|unexpected", re.IGNORECASE)
 
 
 def create(context: Context) -> AkashAdapter:
@@ -105,10 +93,7 @@ class AkashAdapter:
         self._context, self._settings, self._console = context, settings, console
         self._holdings = Holdings(console, settings.denom)
         self._bidding = Bidding(console, self._holdings, timedelta(seconds=settings.bid_wait_seconds))
-        self._orders: dict[str, Order] = {}
-        self._launched: dict[Mark, Instance] = {}
-        self._named = True
-        self._locks: WeakValueDictionary[Mark, asyncio.Lock] = WeakValueDictionary()
+        self._opening = Opening(console, self._holdings, settings.deposit)
 
     async def check(self) -> Account:
         wallet = await self._holdings.wallet()
@@ -118,18 +103,17 @@ class AkashAdapter:
         return translate.offers((await self._console.gpu_prices()).models)
 
     async def find(self, mark: Mark) -> Sequence[Instance]:
-        return [instance for instance in await self._marked() if instance.mark == mark]
+        return [instance for instance in await marked(self._holdings) if instance.mark == mark]
 
     async def list_marked(self) -> Sequence[Instance]:
         ours = self._context.installation
-        return [item for item in await self._marked() if item.mark is not None and item.mark.installation == ours]
+        return [
+            item for item in await marked(self._holdings) if item.mark is not None and item.mark.installation == ours
+        ]
 
     async def launch(self, request: LaunchRequest) -> Instance:
         """Opens the deployment. What bills comes with the lease; but from here on there is something to close."""
-        order = order_of(request)
-        async with self._locks.setdefault(request.mark, asyncio.Lock()):
-            known = await self._adopted(request.mark)
-            return known or await self._bought(request, order)
+        return await self._opening.launch(request)
 
     async def observe(self, handle: str) -> Observation:
         step = await self._look(handle, None)
@@ -137,7 +121,7 @@ class AkashAdapter:
 
     async def advance(self, handle: str, request: LaunchRequest) -> Observation:
         """Takes the next step of a purchase if it is due: the cheapest acceptable bid once bids had their time, or giving up."""
-        step = await self._look(handle, self._orders.get(handle) or order_of(request))
+        step = await self._look(handle, self._opening.order(handle) or order_of(request))
         if isinstance(step, NothingBought):
             raise step
         return step
@@ -149,7 +133,7 @@ class AkashAdapter:
             # Right after its creation this may only mean that the node that was asked lags behind.
             gone = not self._fresh(handle)
         if gone:
-            self._orders.pop(handle, None)
+            self._opening.forget(handle)
             self._bidding.forget(handle)
         return Stop.GONE if gone else Stop.STOPPING
 
@@ -188,31 +172,11 @@ class AkashAdapter:
             return await self._bidding.step(handle, shown, order)
         seen = states.observed(shown, lease, await self._holdings.rates_if_known(lease.price.denom))
         if seen.state is State.RUNNING:
-            self._orders.pop(handle, None)  # from here on there is only looking
+            self._opening.forget(handle)  # from here on there is only looking
         elif order is not None and lease.state == "active" and lease.status is None:
             await self._bidding.hand_over(handle, shown, lease, order)
             return starting(seen)
         return seen
-
-    async def _marked(self) -> Sequence[Instance]:
-        marks = await self._holdings.marks((await self._holdings.active()).values())
-        return [_instance(item.deployment.id.owner, item.deployment.id.dseq, mark) for mark, item in marks]
-
-    async def _adopted(self, mark: Mark) -> Instance | None:
-        """The instance that bears the mark already; of several the oldest. If this can't be told, nothing was bought."""
-        try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                remembered = self._launched.get(mark)
-                if (
-                    remembered is not None
-                    and (await self._holdings.show(remembered.handle)).deployment.state != "closed"
-                ):
-                    return remembered
-                return min(await self.find(mark), key=lambda instance: int(instance.id), default=None)
-        except (OutcomeUnknown, InstanceNotFound) as error:
-            raise NotSent(f"Nothing was bought, as it can't be told what was bought before: {error.message}") from error
-        except TimeoutError as error:
-            raise NotSent("Nothing was bought, as Akash took too long to tell what was bought before") from error
 
     async def _closed(self, handle: str) -> bool:
         return (await self._holdings.show(handle)).deployment.state == "closed"
@@ -229,49 +193,6 @@ class AkashAdapter:
         age = self._console.now() - translate.created(translate.read_handle(handle)[1])
         return age < timedelta(seconds=TRAITS.settle_seconds)
 
-    # --- buying --------------------------------------------------------------------------------------------------------
-
-    async def _bought(self, request: LaunchRequest, order: Order) -> Instance:
-        owner, text = await self._holdings.owner(), await self._sdl(request)
-        made = await self._created(text, str(request.mark))
-        _check_mark(made, request.mark)
-        self._holdings.remember(made.dseq, owner, [str(request.mark)])
-        instance = _instance(owner, made.dseq, request.mark)
-        # The Console's own manifest, should it ever make another one of the SDL than we do.
-        self._remember(instance, request.mark, replace(order, manifest=made.manifest))
-        return instance
-
-    async def _created(self, text: str, name: str) -> Created:
-        """With the name where the Console takes one. One that doesn't may drop it, or refuse the request, which then had no effect."""
-        deposit = self._settings.deposit
-        try:
-            return await self._console.create(text, name if self._named else None, deposit)
-        except Refused as error:
-            if not self._named or not _NO_NAMES.search(error.message):
-                raise
-        self._named = False
-        return await self._console.create(text, None, deposit)
-
-    async def _sdl(self, request: LaunchRequest) -> str:
-        coin = await self._holdings.coin()
-        highest = request.max_price_per_hour
-        if highest is None:
-            highest = max(Decimal(request.offer.price_per_hour) * _UNCAPPED_FACTOR, Decimal(1))
-        try:
-            amount = (await self._holdings.rates(coin)).per_block(highest, coin)
-        except OutcomeUnknown as error:
-            raise NotSent(f"Nothing was bought, as the worth of {coin} isn't known: {error.message}") from error
-        if not amount:
-            raise PriceAboveCap(f"Akash has nothing for {highest} USD per hour: every bid costs something")
-        return sdl.dump(sdl.build(request, coin, format(amount.normalize(), "f")))
-
-    def _remember(self, instance: Instance, mark: Mark, order: Order) -> None:
-        while len(self._orders) >= _REMEMBERED:
-            del self._orders[next(iter(self._orders))]
-        while len(self._launched) >= _REMEMBERED:
-            del self._launched[next(iter(self._launched))]
-        self._orders[instance.handle], self._launched[mark] = order, instance
-
     async def _source(self, handle: str) -> gateway.Source | None:
         """Where the logs of the running lease are; None if there is none."""
         lease = states.current(await self._holdings.show(handle))
@@ -280,17 +201,3 @@ class AkashAdapter:
         host = (await self._console.provider(lease.id.provider)).host_uri
         token = (await self._console.token(lease.id.provider, "logs", gateway.TOKEN_SECONDS)).token
         return gateway.Source(gateway.proxy_url(self._context.settings), host, lease.id, token)
-
-
-def _instance(owner: str, dseq: str, mark: Mark) -> Instance:
-    return Instance(translate.handle(owner, dseq), dseq, mark, owner, started=translate.created(dseq))
-
-
-def _check_mark(made: Created, mark: Mark) -> None:
-    """Rule 3: what the Console made must bear the mark. OutcomeUnknown if it doesn't."""
-    try:
-        names = manifest.group_names(made.manifest)
-    except ValueError as error:
-        raise OutcomeUnknown(f"Akash made the deployment {made.dseq} with a manifest that can't be read") from error
-    if names != [str(mark)]:
-        raise OutcomeUnknown(f"Akash made the deployment {made.dseq} without the name {mark}")
