@@ -113,6 +113,48 @@ async def test_an_instance_whose_node_has_gone_meanwhile_is_stopped(world: World
     assert account.provider == bare_desk.provider
 
 
+async def _bought_through_another_account(world: World, desk: Desk) -> ComputeNode:
+    """A node that a former operator may have bought for, through a key that opened another account than today's."""
+    body = await desk.cluster.get(NODE.path(desk.namespace, (await _intent(world, desk)).metadata.name))
+    kept = {key: body["metadata"][key] for key in ("namespace", "labels", "finalizers", "ownerReferences")}
+    spec = {**body["spec"], "slot": 7, "token": "boughtbefore", "account": "another-account"}
+    made = await desk.cluster.create(
+        NODE.path(desk.namespace), {**body, "metadata": {**kept, "name": "bought-before"}, "spec": spec, "status": {}}
+    )
+    world.learn(NODE, made)
+    return ComputeNode.parse(made)
+
+
+async def _look_until_settled(world: World, node: ComputeNode) -> None:
+    """Reconcile for longer than a look-up needs until its silence counts."""
+    account = await world.accounts.get(world.store.providers.named(None, node.spec.provider_ref.name), None)
+    traits = account.adapter.traits
+    end = world.clock.monotonic() + traits.launch_timeout_seconds + traits.settle_seconds + 1.0
+
+    async def settled() -> bool:
+        await reconcile_node(world, Prober(), node.metadata.uid)
+        return world.clock.monotonic() > end
+
+    await until(settled)
+
+
+async def test_a_look_up_through_another_account_buys_nothing_again(world: World, bare_desk: Desk) -> None:
+    node = await _bought_through_another_account(world, bare_desk)
+    await _look_until_settled(world, node)
+    assert bare_desk.billing() == []
+    assert any(event["reason"] == "WrongAccount" for event in await bare_desk.events())
+
+
+async def test_a_look_up_through_another_account_frees_no_node(world: World, bare_desk: Desk) -> None:
+    node = await _bought_through_another_account(world, bare_desk)
+    await bare_desk.delete(NODE, node.metadata.name)
+    await resync.compare(world)
+    await _look_until_settled(world, node)
+    assert [still.metadata.name for still in await bare_desk.nodes() if still.metadata.deletion_timestamp] == [
+        "bought-before"
+    ]
+
+
 async def test_a_second_handle_never_replaces_the_first(world: World, bare_desk: Desk) -> None:
     node = await _intent(world, bare_desk)
     account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
