@@ -22,6 +22,7 @@ from cal_crds import transport
 Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+_CONNECTIONS = 64
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: With its charset, so that the client library leaves the body to `transport.yaml`.
 APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
@@ -75,21 +76,23 @@ class Cluster:
         self._client = client
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None, context: str | None = None) -> Self:
-        """By a kubeconfig file, or in-cluster when None."""
+    async def connect(
+        cls, kubeconfig: str | None = None, context: str | None = None, *, connections: int = _CONNECTIONS
+    ) -> Self:
+        """By a kubeconfig file, or in-cluster when None. A request above so many `connections` waits for its turn; each costs 256 KiB."""
         configuration = Configuration()
         if kubeconfig:
             await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)
-        return cls(transport.client(configuration))
+        return cls(transport.client(configuration, connections))
 
     @classmethod
     async def connect_document(cls, kubeconfig: Body) -> Self:
         """By a kubeconfig that is at hand as a document; its current context."""
         configuration = Configuration()
         await config.load_kube_config_from_dict(kubeconfig, client_configuration=configuration)
-        return cls(transport.client(configuration))
+        return cls(transport.client(configuration, _CONNECTIONS))
 
     async def __aenter__(self) -> Self:
         return self

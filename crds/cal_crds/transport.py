@@ -12,8 +12,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 
-def client(configuration: Configuration) -> ApiClient:
-    configuration.connection_pool_maxsize = 64
+def client(configuration: Configuration, connections: int) -> ApiClient:
+    configuration.connection_pool_maxsize = connections
     # Unless there is a proxy to be found there, aiohttp shall not read the environment and .netrc, in a thread, at each request.
     configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
     return ApiClient(configuration)

@@ -23,6 +23,9 @@ from cal_operator.world import World
 
 log = logging.getLogger("cal_operator")
 
+#: To the API server at once: as many as keep it busy, and no more, since the buffers of each weigh as much as a hundred objects.
+_CONNECTIONS = 16
+
 
 async def build(cluster: Cluster, lease_cluster: Cluster, settings: Settings) -> World:
     """Everything that the reconciles share. The Lease has connections of its own: its renewal never queues behind other requests."""
@@ -52,8 +55,10 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    connect = Cluster.connect
-    async with await connect(settings.kubeconfig) as cluster, await connect(settings.kubeconfig) as lease_cluster:
+    async with (
+        await Cluster.connect(settings.kubeconfig, connections=_CONNECTIONS) as cluster,
+        await Cluster.connect(settings.kubeconfig, connections=2) as lease_cluster,
+    ):
         world = await build(cluster, lease_cluster, settings)
         engine = Engine(world)
         server = await serve(world, settings.metrics_host, settings.metrics_port, lambda: engine.ready)
