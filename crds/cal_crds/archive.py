@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cal_crds.meta import GROUP, LABEL_CONTENT, LABEL_DEPLOYMENT, LABEL_NODE
+from cal_crds.modelkeys import redact
 
 MAX_LINES: Final = 1000
 MAX_BYTES: Final = 256 * 1024
@@ -28,8 +29,8 @@ def name(node_name: str) -> str:
 
 
 def pack(lines: Sequence[str]) -> bytes:
-    """The last lines, gzipped; fewer of them if they don't fit."""
-    kept = list(lines[-MAX_LINES:])
+    """The last lines, gzipped, without the API key that a model may have printed; fewer of them if they don't fit."""
+    kept = [redact(line) for line in lines[-MAX_LINES:]]
     while True:
         packed = gzip.compress("".join(f"{line}\n" for line in kept).encode(errors="replace"), mtime=0)
         if len(packed) <= MAX_BYTES or not kept:

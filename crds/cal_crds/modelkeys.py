@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ _FRESH: Final = 32
 _LEAST, _MOST = 32, 4096
 #: What else may ever be derived from the same key begins otherwise.
 _DOMAIN: Final = b"calayer.dev/model-key/v1\0"
+#: What `derive` makes. The mark of an instance begins alike, and is shorter.
+_DERIVED: Final = re.compile(r"(?<![A-Za-z0-9_-])cal-[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 
 
 class BadKey(ValueError):
@@ -32,6 +35,11 @@ def derive(installation_key: bytes, deployment_uid: str) -> str:
     """The key of a deployment's model: `cal-` and 43 letters, digits, `-` and `_`; the same whoever asks, and whenever."""
     digest = hmac.digest(installation_key, _DOMAIN + deployment_uid.encode(), hashlib.sha256)
     return f"cal-{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+def redact(text: str) -> str:
+    """The text without such keys: engines print their settings when they start, and logs are read by more people than may call the model."""
+    return _DERIVED.sub("[the model's API key]", text) if "cal-" in text else text
 
 
 def secret_path(namespace: str) -> str:

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cal_crds.modelkeys import redact
+
 #: The longest line that is passed on, in characters.
 MAX_LINE = 16 * 1024
 #: The largest frame that a client may send, in bytes.
@@ -54,7 +56,8 @@ def read_subscription(frame: str | bytes) -> Subscription:
 
 
 def clip(line: str) -> str:
-    """A line as it can be sent: valid Unicode, and not endless."""
+    """A line as it can be sent: valid Unicode, not endless, and without the API key that a model may have printed."""
+    line = redact(line)
     if len(line) > MAX_LINE:
         line = f"{line[:MAX_LINE]}... ({len(line) - MAX_LINE} more characters)"
     return line if line.isascii() else line.encode("utf-8", "replace").decode()

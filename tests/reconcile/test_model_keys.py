@@ -21,9 +21,10 @@ from rig.waiting import until
 from cal_adapters.akash.bidding import order_of
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
+from cal_crds import archive
 from cal_crds.cluster import Cluster
 from cal_crds.engines import ENGINES
-from cal_crds.meta import DEPLOYMENT, PROVIDER
+from cal_crds.meta import DEPLOYMENT, LABEL_DEPLOYMENT, PROVIDER
 from cal_crds.modelkeys import derive, new_secret, read_secret, secret_path
 from cal_operator.__main__ import build
 from cal_operator.model_keys import ModelKeys
@@ -131,6 +132,29 @@ async def test_it_stands_in_no_object_and_no_log(desk: Desk, operator: OperatorP
     assert holders == {"secrets cal-system/cal-model-key"}
     log = operator.log.read_text()
     assert log and not any(form in log for form in (*forms, installation))
+
+
+async def test_an_engine_that_prints_it_and_fails_leaves_it_neither_in_the_status_nor_in_the_kept_log(
+    desk: Desk,
+) -> None:
+    await _open(desk)
+    talker = 'import os; print("args:", {"api_key": os.environ["VLLM_API_KEY"]}); raise SystemExit("key " + os.environ["VLLM_API_KEY"])'
+    workload = {**WORKLOAD, "command": [sys.executable, "-c", talker]}
+    uid = await desk.deploy(workload=workload, gpuPerReplica=0)
+    failed = await desk.reaches("FAILED")
+    key = await _key(desk, uid)
+
+    async def kept() -> list[str]:
+        found = await desk.cluster.list(
+            f"/api/v1/namespaces/{desk.namespace}/configmaps", labelSelector=f"{LABEL_DEPLOYMENT}={uid}"
+        )
+        return archive.unpack(found["items"][0]) if found["items"] else []
+
+    lines = await until(kept, what="the kept log")
+    assert [line for line in lines if "the model's API key" in line], lines
+    nodes = [node.model_dump_json() for node in await desk.nodes(uid)]
+    assert not [text for text in (*lines, failed.model_dump_json(), *nodes) if key in text]
+    await _close(desk, "model")
 
 
 @pytest.mark.parametrize("how", ["literal", "secret"])

@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from cal_crds.modelkeys import derive
+
 pytestmark = pytest.mark.anyio
 
 
@@ -28,6 +30,22 @@ async def test_a_running_node_through_its_adapter(relay: Any, market: Any, event
     status, body = await _tail(relay, market, eventually_async, 2)
     assert status == 200
     assert body == {"lines": ["two", "three"], "provider": market.provider}
+
+
+async def test_the_key_that_a_model_prints_is_not_told(
+    relay: Any, market: Any, follow: Any, eventually_async: Any
+) -> None:
+    node = await market.node()
+    key = derive(b"x" * 32, market.deployment_uid)
+    node.say(f'api_key: Some("{key}")')
+    told = 'api_key: Some("[the model\'s API key]")'
+    _, body = await _tail(relay, market, eventually_async)
+    assert body["lines"][-1] == told
+    follower = await follow(node.id)
+    await follower.until_line(told)
+    node.say(key)
+    await follower.until_line("[the model's API key]")
+    assert not [frame for frame in follower.frames if key in str(frame)]
 
 
 async def test_a_hundred_lines_unless_told(relay: Any, market: Any, eventually_async: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cal_crds.modelkeys import BadKey, derive, new_secret, read_file, read_secret
+from cal_crds.modelkeys import BadKey, derive, new_secret, read_file, read_secret, redact
 
 KEY = bytes(range(32))
 UID = "0f0e8d5a-6a37-4a8d-9d0c-2a9c35d1a001"
@@ -81,3 +81,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_file(tmp_path / "key")
     with pytest.raises(BadKey, match="Is a directory"):
         read_file(tmp_path)
+
+
+def test_a_text_loses_the_keys_in_it_and_nothing_else() -> None:
+    key = derive(b"x" * 32, "uid")
+    mark = "cal-0123456789-0123456789abcdef0123"
+    text = f'args: Args {{ api_key: Some("{key}") }} of {mark}, {key}x'
+    assert redact(text) == f'args: Args {{ api_key: Some("[the model\'s API key]") }} of {mark}, {key}x'
+    assert redact(f"Bearer {key}\n{key}") == "Bearer [the model's API key]\n[the model's API key]"

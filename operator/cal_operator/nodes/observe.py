@@ -10,6 +10,7 @@ from cal_crds.cluster import NotFound
 from cal_crds.conditions import Reason
 from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT
+from cal_crds.modelkeys import redact
 from cal_crds.node import ComputeNode
 from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
@@ -95,9 +96,11 @@ async def _observe(world: World, account: Account, node: ComputeNode, memory: No
     memory.observed_at = world.clock.monotonic()
     try:
         if isinstance(account.adapter, LaunchesInSteps) and node.status.answered_time is None:
-            memory.observation = await advance(world, account, account.adapter, node)
+            seen = await advance(world, account, account.adapter, node)
         else:
-            memory.observation = await account.gate.call("observe", lambda: account.adapter.observe(handle))
+            seen = await account.gate.call("observe", lambda: account.adapter.observe(handle))
+        # The message goes into the status, and may hold the last lines of what failed.
+        memory.observation = replace(seen, message=redact(seen.message))
         memory.observe_errors, memory.absent = 0, False
         await _confirm_id(account, node, memory)
     except InstanceNotFound:
