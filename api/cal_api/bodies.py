@@ -24,6 +24,12 @@ MAX_DEPTH = 32
 _LARGEST = 2**63
 _UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
 
+#: What the patterns of `requests` mean, in words for a person.
+_PATTERNS: Mapping[str, str] = {
+    r"^[^\x00-\x1f\x7f]*$": "must hold no control characters",
+    r"^https?://[^\s\x00-\x1f\x7f]+$": "must be an http or https URL",
+}
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -88,7 +94,8 @@ def _sentence(detail: ErrorDetails, prefix: str) -> str:
     where = ".".join([*([prefix] if prefix else []), *map(str, detail["loc"])]) or "body"
     if detail["type"] == "missing":
         return f"{where}: is required"
-    message = detail["msg"].removeprefix("Value error, ")
+    pattern = str(detail.get("ctx", {}).get("pattern"))
+    message = _PATTERNS.get(pattern) or detail["msg"].removeprefix("Value error, ")
     # A wrong value of something secret must not come back in an error, which is logged along the way.
     secret = SECRET_NAME.search(where) or ".env" in where
     value = "this value" if secret else shown(detail["input"])

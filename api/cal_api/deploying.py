@@ -17,6 +17,7 @@ from cal_api.redact import redacted
 from cal_api.translate import translate, with_job_definition, workload_of
 from cal_api.values import ZERO_UUID
 from cal_crds.deployment import DeploymentSpec, ModelDeployment
+from cal_crds.engines import ENGINES
 from cal_crds.meta import (
     ANNOTATION_REST,
     LABEL_MANAGED_BY,
@@ -115,8 +116,7 @@ def _configuration(asked: requests.Deploy) -> dict[str, Any]:
 
 def _place(asked: requests.Deploy, draft: Draft, pool: ComputePool | None) -> dict[str, Any]:
     if pool is not None:
-        if not any(draft.workload.get(name) for name in ("engine", "image", "command", "args")):
-            raise BadRequest("configuration: says nothing to run; give an engine, an image or a cmd")
+        _something_to_run(draft)
         return {"poolRef": {"name": pool.metadata.name, "uid": pool.metadata.uid}}
     if asked.pool_id != ZERO_UUID:
         raise bad("pool_id", asked.pool_id, f"an external deployment has no pool; give {ZERO_UUID}")
@@ -125,6 +125,19 @@ def _place(asked: requests.Deploy, draft: Draft, pool: ComputePool | None) -> di
         raise BadRequest("endpoint: is required for workload_type external")
     key = {"name": draft.secret_name, "key": draft.external_key} if draft.external_key else None
     return {"external": {"endpoint": endpoint, "secretRef": key}}
+
+
+def _something_to_run(draft: Draft) -> None:
+    """An engine that isn't known implies no image: by itself it is a typing error that would fail much later."""
+    if any(draft.workload.get(name) for name in ("image", "command", "args")):
+        return
+    engine = draft.workload.get("engine")
+    if engine is None:
+        raise BadRequest("configuration: says nothing to run; give an engine, an image or a cmd")
+    if engine not in ENGINES:
+        raise bad(
+            "configuration.engine", engine, f"must be one of {sorted(ENGINES)}, or give an image or a cmd with it"
+        )
 
 
 def _wish(asked: requests.Deploy, draft: Draft, model: str) -> dict[str, Any]:

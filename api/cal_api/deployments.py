@@ -25,7 +25,10 @@ _TERMINAL = ", ".join(sorted(TERMINAL_STATES))
 async def deploy(request: Request) -> Response:
     asked, port = await bodies.read(request, requests.Deploy), backend(request)
     port.require_sync()
-    pool = None if deploying.is_external(asked) else await _usable_pool(port, asked.pool_id)
+    external = deploying.is_external(asked)
+    if not external and "pool_id" not in asked.model_fields_set:
+        raise BadRequest("pool_id: is required, unless workload_type is external")
+    pool = None if external else await _usable_pool(port, asked.pool_id)
     plan = deploying.plan(asked, pool.object if pool else None)
     namespace = pool.namespace if pool else port.settings.namespace
     entry = await create(port, namespace, plan)

@@ -83,4 +83,5 @@ def check_provider(asked: requests.CreatePool, provider: ComputeProvider) -> Non
     credentials = [credential.name for credential in provider.spec.credentials]
     named = asked.provider_credential_name
     if named and named not in credentials:
-        raise PreconditionFailed(f"provider_credential_name: {named!a} is not known; the provider has {credentials}")
+        has = credentials or "none"
+        raise PreconditionFailed(f"provider_credential_name: {named!a} is not known; the provider has {has}")

@@ -164,6 +164,29 @@ def test_an_external_endpoint_runs_at_once_and_buys_nothing(world: Any) -> None:
     assert world.post("/deploy", {"pool_id": ZERO_UUID, "model_name": "g"}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"pool_id": None}, "pool_id: is required, unless workload_type is external"),
+        ({"configuration": {}}, "configuration: says nothing to run; give an engine, an image or a cmd"),
+        (
+            {"configuration": {"engine": "vlm"}},
+            "configuration.engine: 'vlm' is not allowed; must be one of ['infinity', ",
+        ),
+        ({"model_name": "a\x07"}, "model_name: 'a\\x07' is not allowed; must hold no control characters"),
+        ({"endpoint": "ftp://x"}, "endpoint: 'ftp://x' is not allowed; must be an http or https URL"),
+    ],
+)
+def test_a_refusal_says_in_words_what_is_missing(world: Any, body: dict[str, Any], detail: str) -> None:
+    reply = world.post("/deploy", {**_asked(world, world.pool()), **body})
+    assert reply.status_code == 400 and reply.json()["detail"].startswith(detail), reply.text
+
+
+def test_an_engine_of_ones_own_needs_an_image_with_it(world: Any) -> None:
+    own = {"configuration": {"engine": "my-engine", "image": "a/b:1"}}
+    assert world.post("/deploy", {**_asked(world, world.pool()), **own}).status_code == 200
+
+
 def test_an_update_changes_what_it_names_and_nothing_else(world: Any) -> None:
     uid = world.deployment(
         configuration={
