@@ -8,7 +8,7 @@ from typing import Any
 
 from cal_cli.errors import Failure
 from cal_cli.resources import RESOURCES, Scope, one, paged
-from cal_cli.rest import Body, Rest
+from cal_cli.rest import Body, Rest, why
 from cal_cli.table import table
 from cal_crds.meta import DEPLOYMENT
 
@@ -46,13 +46,6 @@ def wait_running(rest: Rest, identifier: str, timeout: float, show: Callable[[st
         if elapsed > timeout:
             raise Failure(f"deployment {identifier} is still {line} after {timeout:.0f} s; it goes on without us")
         time.sleep(_POLL)
-
-
-def why(body: Body) -> str:
-    """The reason that a deployment's status gives a person."""
-    waiting = body.get("waiting")
-    message = waiting.get("message") if isinstance(waiting, dict) else None
-    return str(message or body.get("error_message") or body.get("message") or "")
 
 
 def explain(scope: Scope, wanted: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 
@@ -60,7 +61,7 @@ def up(
     own = [argument for argument in sys.argv[1:] if argument not in ("--detach", "--tour")]
     detaching.detach(state, [*own, "--in-background"])
     settings = Settings(state, api_port, relay_port, 0, demo, namespace)
-    _summary(settings, "`calctl down` stops it.")
+    _summary(settings, f"`calctl down{_where(state)}` stops it.")
     if tour:
         touring.tour(settings, threading.Event())
 
@@ -83,12 +84,18 @@ def _ready(settings: Settings, stop: threading.Event, tour: bool, result: _Resul
             result.code = 1
 
 
+def _where(state: StateDir) -> str:
+    """The option that other commands need to find this one; none for the default state directory."""
+    return "" if state.is_default() else f" --state-dir {shlex.quote(str(state.path))}"
+
+
 def _summary(settings: Settings, last: str) -> None:
+    found = "" if settings.state.is_default() else f"\n  calctl     export CAL_STATE_DIR={settings.state.path}"
     click.echo(
         f"""
   REST api   {settings.api_url}
   logs       {settings.public_relay_url}
-  kubectl    export KUBECONFIG={settings.state.kubeconfig}
+  kubectl    export KUBECONFIG={settings.state.kubeconfig}{found}
   state      {settings.state.path}
 
 {last}

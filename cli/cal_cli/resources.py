@@ -11,7 +11,7 @@ from urllib.parse import quote
 from cal_cli import spending
 from cal_cli.errors import Failure
 from cal_cli.kube import Kube
-from cal_cli.rest import Body, Rest
+from cal_cli.rest import Body, Rest, why
 from cal_cli.table import age
 from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER, Kind
 
@@ -83,16 +83,7 @@ def _offers(scope: Scope) -> list[Body]:
 
 
 def _pools(scope: Scope) -> list[Body]:
-    """Of one owner; the api lists no others, so for all owners their names come from the API server."""
-    owners = [scope.owner] if scope.owner else _owners(scope)
-    return [item for owner in owners for item in paged(scope.rest, f"/listPools/{_segment(owner)}", "pools")]
-
-
-def _owners(scope: Scope) -> list[str]:
-    if scope.kubeconfig is None:
-        raise Failure("give --owner: the api lists the pools of one owner at a time")
-    owners = {item["spec"]["owner"]["id"] for item in scope.kube("listing all pools").items(POOL.path())}
-    return sorted(owners)
+    return paged(scope.rest, f"/listPools/{_segment(scope.owner)}" if scope.owner else "/pools", "pools")
 
 
 def _deployments(scope: Scope) -> list[Body]:
@@ -119,6 +110,13 @@ def paged(rest: Rest, path: str, key: str) -> list[Body]:
 
 def _segment(text: str) -> str:
     return quote(text, safe="")
+
+
+def _replicas(item: Body) -> str | None:
+    """Answering and wanted ones. Of an endpoint that somebody else runs, nobody counts any."""
+    if item.get("workload_type") == "external":
+        return None
+    return f"{item.get('ready_replicas', 0)}/{item.get('replicas', 0)}"
 
 
 def _gpus(item: Body) -> str:
@@ -176,6 +174,7 @@ RESOURCES = {
                 _col("OWNER", "owner_id", wide=True),
                 _col("PROVIDER POOL", "provider_pool_id", wide=True),
                 _col("CREDENTIAL", "provider_credential_name", wide=True),
+                Column("MESSAGE", why, wide=True),
             ),
             "pool_id",
             ("pool_name",),
@@ -187,14 +186,14 @@ RESOURCES = {
             (
                 _col("MODEL", "model_name"),
                 _col("STATE", "state"),
-                _col("REPLICAS", "replicas"),
+                Column("READY", _replicas),
                 _col("ENDPOINT", "endpoint"),
                 *_money(),
                 _age("created_at"),
                 _col("ID", "deployment_id"),
                 _col("POOL", "pool_id", wide=True),
                 _col("ENGINE", "engine", wide=True),
-                _col("MESSAGE", "error_message", wide=True),
+                Column("MESSAGE", why, wide=True),
             ),
             "deployment_id",
             ("model_name",),
@@ -215,6 +214,7 @@ RESOURCES = {
                 _col("ENDPOINT", "expose_url", wide=True),
                 _col("HEALTH", "health_score", wide=True),
                 _col("LAST BEAT", "last_heartbeat", wide=True),
+                Column("MESSAGE", why, wide=True),
             ),
             "id",
             ("hostname", "provider_instance_id"),

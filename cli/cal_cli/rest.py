@@ -71,3 +71,10 @@ def connect(url: str | None, state: StateDir) -> Rest:
     if known is None or not known.api_url or not state.running():
         raise Failure("no api: start one with `calctl up`, or name one with --api or CAL_API_URL")
     return Rest(known.api_url)
+
+
+def why(body: Body) -> str:
+    """The reason that a deployment's status gives a person."""
+    waiting = body.get("waiting")
+    message = waiting.get("message") if isinstance(waiting, dict) else None
+    return str(message or body.get("error_message") or body.get("message") or "")

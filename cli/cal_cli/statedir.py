@@ -52,6 +52,10 @@ class StateDir:
         self._state = self.path / "state.json"
         self._lock = self.path / "supervisor.lock"
 
+    def is_default(self) -> bool:
+        """Whether a command without --state-dir, run from here, finds it."""
+        return self.path == StateDir(default_path()).path
+
     def make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -17,8 +17,7 @@ from cal_cli.errors import Failure, say
 from cal_cli.kube import Kube
 from cal_cli.rest import Rest
 from cal_cli.stack import Settings
-from cal_cli.statedir import StateDir, default_path
-from cal_crds.deployment import DeploymentDesiredState
+from cal_crds.deployment import DeploymentDesiredState, DeploymentState
 from cal_crds.meta import DEPLOYMENT
 
 QUESTION = "What does the sea do at night?"
@@ -47,10 +46,19 @@ def _apply(kube: Kube, folder: Path, namespace: str) -> list[dict[str, Any]]:
 
 
 def _wake(settings: Settings, deployment: dict[str, Any]) -> None:
-    """Start a deployment that a user terminated after an earlier tour: applying it again changes nothing about that."""
-    if deployment["spec"].get("desiredState") == DeploymentDesiredState.TERMINATED:
-        say(f"tour: {deployment['metadata']['name']} was terminated; starting it again")
+    """Start a deployment that was terminated or failed after an earlier tour: applying it again changes nothing about that."""
+    terminated = deployment["spec"].get("desiredState") == DeploymentDesiredState.TERMINATED
+    if terminated or _state(deployment) == DeploymentState.FAILED:
+        say(f"tour: {deployment['metadata']['name']} {'was terminated' if terminated else 'failed'}; starting it again")
         Rest(settings.api_url).post("/start", {"deployment_id": deployment["metadata"]["uid"]})
+
+
+def _state(deployment: dict[str, Any]) -> str:
+    """Its state; PENDING while what it failed of was an earlier spec."""
+    status = deployment.get("status") or {}
+    seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    state = str(status.get("state") or DeploymentState.PENDING)
+    return state if seen or state != DeploymentState.FAILED else str(DeploymentState.PENDING)
 
 
 def _is_deployment(body: dict[str, Any]) -> bool:
@@ -63,7 +71,7 @@ def _wait(kube: Kube, path: str, stop: threading.Event) -> dict[str, Any] | None
     while not stop.wait(_POLL):
         body = kube.get(path)
         status = body.get("status") or {}
-        state, waiting = status.get("state") or "PENDING", (status.get("waiting") or {}).get("message") or ""
+        state, waiting = _state(body), (status.get("waiting") or {}).get("message") or ""
         line = f"{state}{f' ({waiting})' if waiting else ''}"
         if line != said:
             said = line
@@ -93,7 +101,7 @@ def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
     name = deployment["metadata"]["name"]
     body = json.dumps({"prompt": "The tide", "max_tokens": 20})
     calctl = sys.argv[0] if Path(sys.argv[0]).name == "calctl" else "calctl"
-    elsewhere = settings.state.path != StateDir(default_path()).path
+    elsewhere = not settings.state.is_default()
     click.echo(
         f"""
   you:    {QUESTION}

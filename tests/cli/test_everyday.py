@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from cal_cli.bootstrap import examples
 
 pytestmark = pytest.mark.timeout(200)
 Calctl = Any
@@ -127,6 +130,34 @@ def test_followed_logs_begin_with_history(system: Calctl, llama: str) -> None:
     assert seen == history
 
 
+def test_every_replica_is_followed(system: Calctl, pool: str) -> None:
+    system("deploy", "pair", "--pool", pool, "--gpus", "1", "--replicas", "2", "--image", "x", "--wait")
+    assert re.search(r"^pair +RUNNING +2/2 ", system("get", "deployments").stdout, re.MULTILINE)
+    history = system("logs", "pair").stdout.splitlines()
+    following = subprocess.Popen(
+        [*system.argv, "logs", "-f", "pair"], env=system.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    seen = [following.stdout.readline().strip() for _ in history]
+    system("terminate", "pair")
+    _, said = following.communicate(timeout=60)
+    assert sorted(seen) == sorted(history)
+    assert len({line.split()[0] for line in seen}) == 2, "each line begins with the name of its replica"
+    assert following.returncode == 0 and "following 2 replicas" in said
+
+
+def test_without_a_kubeconfig_the_api_alone_is_enough(system: Calctl, pool: str, llama: str) -> None:
+    env = {**system.env, "CAL_STATE_DIR": str(system.state / "none"), "CAL_API_URL": system.api_url}
+    far = dataclasses.replace(system, env=env)
+    assert pool in far("get", "pools").stdout
+    assert far("logs", "llama", "--tail", "1").stdout
+    assert json.loads(far("get", "pools", "rtx", "-o", "json").stdout)["pool_id"] == pool
+
+
+def test_all_examples_apply_beside_what_up_registered(system: Calctl) -> None:
+    system("kubectl", "apply", "--server-side", "--dry-run=server", "--recursive", "-f", str(examples()))
+
+
 def test_why_it_waits_and_what_was_refused(system: Calctl, pool: str) -> None:
     waiting = system(
         "deploy", "huge", "--pool", pool, "--gpus", "8", "--image", "x", "--wait", "--timeout", "2", check=False
@@ -136,6 +167,7 @@ def test_why_it_waits_and_what_was_refused(system: Calctl, pool: str) -> None:
     told = system("explain", "huge").stdout
     assert "is PENDING" in told
     assert re.search(r"^a100\S+ +AbovePriceCap +costs 9.20 USD/h", told, re.MULTILINE)
+    assert re.search(r"^huge +PENDING .* none of .*$", system("get", "deployments", "-o", "wide").stdout, re.MULTILINE)
     assert re.search(r"^Ready +False +NoOffer", told, re.MULTILINE)
 
 

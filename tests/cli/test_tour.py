@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -66,4 +67,19 @@ def test_a_tour_wakes_what_was_terminated_after_the_last_one(calctl: Calctl, eve
     calctl("down")
     again = calctl.up("--tour")
     assert "tiny-sea was terminated; starting it again" in again.stderr
+    assert re.search(r"model: +\S+ \S+", again.stdout)
+
+
+def test_a_tour_starts_again_what_failed_in_the_last_one(calctl: Calctl, tmp_path: Path) -> None:
+    broken = tmp_path / "python3"
+    broken.write_text("#!/bin/sh\necho no python today >&2; exit 9\n")
+    broken.chmod(0o755)
+    calctl.env["PATH"] = f"{tmp_path}:{calctl.env['PATH']}"
+    first = calctl("up", "--detach", "--tour", *calctl.ports, check=False)
+    assert first.returncode == 1 and "tiny-sea is FAILED" in first.stderr, first.stderr
+    assert "no python today" in first.stderr
+    calctl("down")
+    broken.unlink()
+    again = calctl.up("--tour")
+    assert "tiny-sea failed; starting it again" in again.stderr
     assert re.search(r"model: +\S+ \S+", again.stdout)

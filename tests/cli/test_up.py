@@ -55,6 +55,15 @@ def test_one_state_directory_runs_once(system: Calctl) -> None:
     system("status")
 
 
+def test_a_state_directory_by_option_is_in_what_it_says_to_do_next(calctl: Calctl) -> None:
+    found = f"--state-dir={calctl.state}"
+    del calctl.env["CAL_STATE_DIR"]
+    said = calctl("up", "--detach", found, *calctl.ports).stdout
+    calctl.env["CAL_STATE_DIR"] = str(calctl.state)
+    assert f"calctl     export CAL_STATE_DIR={calctl.state}\n" in said
+    assert f"`calctl down --state-dir {calctl.state}` stops it." in said
+
+
 def test_two_systems_run_side_by_side(new_calctl: Callable[[], Calctl]) -> None:
     first, second = new_calctl(), new_calctl()
     starting = [
