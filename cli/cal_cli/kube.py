@@ -18,6 +18,7 @@ Body = dict[str, Any]
 NOT_FOUND = 404
 _CONFLICT = 409
 _MANAGER = "calctl"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: Where the kinds live that calctl applies, besides our own: apiVersion and kind -> (plural, namespaced).
 _PLURALS = {
     ("v1", "Namespace"): ("namespaces", False),
@@ -60,10 +61,17 @@ class Kube:
 
     def items(self, path: str) -> list[Body]:
         """A whole collection."""
-        page = self._request("GET", f"{path}?limit=500")
+        return self._pages(f"{path}?limit=500")
+
+    def metadata(self, path: str, label: str = "") -> list[Body]:
+        """A collection's metadata alone; of the objects that carry `label`, if one is given."""
+        return self._pages(f"{path}?limit=500&labelSelector={label}", accept=_METADATA)
+
+    def _pages(self, path: str, accept: str | None = None) -> list[Body]:
+        page = self._request("GET", path, accept=accept)
         found: list[Body] = page.get("items") or []
         while token := page.get("metadata", {}).get("continue"):
-            page = self._request("GET", f"{path}?limit=500&continue={token}")
+            page = self._request("GET", f"{path}&continue={token}", accept=accept)
             found += page.get("items") or []
         return found
 
@@ -84,10 +92,24 @@ class Kube:
     def merge_patch(self, path: str, body: Body) -> Body:
         return self._request("PATCH", f"{path}?fieldManager={_MANAGER}", body, "application/merge-patch+json")
 
-    def delete(self, path: str) -> None:
-        self._request("DELETE", path)
+    def delete(self, path: str, uid: str | None = None) -> None:
+        """Deletes an object; with `uid` only if it is the very one. One that is gone already is fine then."""
+        body = {"preconditions": {"uid": uid}} if uid else None
+        try:
+            self._request("DELETE", path, body, "application/json" if uid else None)
+        except KubeError as error:
+            if not uid or error.status not in (NOT_FOUND, _CONFLICT):
+                raise
 
-    def _request(self, method: str, path: str, body: Body | None = None, content_type: str | None = None) -> Body:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        content_type: str | None = None,
+        accept: str | None = None,
+    ) -> Body:
+        headers = {name: value for name, value in (("Content-Type", content_type), ("Accept", accept)) if value}
         root, _, rest = path.lstrip("/").partition("/")
         try:
             answer = self._client.request(
@@ -95,7 +117,7 @@ class Kube:
                 version=f"/{root}",
                 url=rest,
                 data=None if body is None else json.dumps(body),
-                headers={"Content-Type": content_type} if content_type else None,
+                headers=headers or None,
             )
         except (requests.RequestException, pykube.exceptions.KubernetesError) as error:
             raise KubeError(f"the API server can't be asked: {error}") from error

@@ -39,5 +39,9 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ",".join(str(item) for item in value) or "-"
-    # What others named may hold anything; a terminal gets printable characters alone.
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    return printable(" | ".join(line.strip() for line in str(value).splitlines()))
+
+
+def printable(text: str) -> str:
+    """What others named or said may hold anything; a terminal gets printable characters alone."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cal_cli.bootstrap import bootstrap, model_key
+from cal_cli.collect import collecting
 from cal_cli.controlplane import BinariesNotFound, ProcessFailed, find
 from cal_cli.controlplane.plane import ControlPlane, Options, free_ports, prepare
 from cal_cli.controlplane.tools import FOR_UP
@@ -62,6 +63,8 @@ def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]
             disarm()
             say(f"ready in {time.monotonic() - began:.1f} s")
             threading.Thread(target=when_ready, args=(settings, stop), daemon=True).start()
+            if request.context is None:  # a cluster has its own
+                threading.Thread(target=collecting, args=(request.state.kubeconfig, stop), daemon=True).start()
             run.supervisor.watch(stop)
         except (BinariesNotFound, ProcessFailed) as error:
             raise Failure(str(error)) from error

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from cal_cli.bootstrap import examples
+from cal_crds import meta
+from cal_crds.names import label_hash
 
 pytestmark = pytest.mark.timeout(200)
 Calctl = Any
@@ -144,6 +146,27 @@ def test_every_replica_is_followed(system: Calctl, pool: str) -> None:
     assert sorted(seen) == sorted(history)
     assert len({line.split()[0] for line in seen}) == 2, "each line begins with the name of its replica"
     assert following.returncode == 0 and "following 2 replicas" in said
+
+
+def test_nothing_is_left_of_a_deployment_that_is_deleted(
+    system: Calctl, pool: str, eventually: Callable[..., Any]
+) -> None:
+    label = f"{meta.LABEL_DEPLOYMENT}={{}}"
+    uids = {}
+    for name in ("leaves", "stays"):
+        made = system("deploy", name, "--pool", pool, "--gpus", "1", "--image", "x", "--env", "MY_TOKEN=t", "--wait")
+        uids[name] = made.stdout.split()[1]
+        system("terminate", name)
+
+    def left(name: str) -> int:
+        kept = system("kubectl", "get", "secrets,configmaps", "-o", "name", "-l", label.format(uids[name])).stdout
+        return len(kept.split())
+
+    for name in uids:
+        eventually(lambda name=name: left(name) == 2, timeout=60, interval=0.5)
+    system("kubectl", "delete", "mdep", "-l", f"{meta.LABEL_MODEL}={label_hash('leaves')}")
+    eventually(lambda: left("leaves") == 0, timeout=90, interval=1)
+    assert left("stays") == 2 and "running" in system("logs", "stays").stdout
 
 
 def test_without_a_kubeconfig_the_api_alone_is_enough(system: Calctl, pool: str, llama: str) -> None:
