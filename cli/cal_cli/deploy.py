@@ -9,7 +9,7 @@ from typing import Any
 from cal_cli.errors import Failure
 from cal_cli.resources import RESOURCES, Scope, one, paged
 from cal_cli.rest import Body, Rest, why
-from cal_cli.table import table
+from cal_cli.table import printable_lines, table
 from cal_crds.meta import DEPLOYMENT
 
 TERMINAL = ("STOPPED", "FAILED", "TERMINATED")
@@ -34,7 +34,7 @@ def wait_running(rest: Rest, identifier: str, timeout: float, show: Callable[[st
     while True:
         body = rest.get(f"/status/{identifier}")
         state, reason = str(body.get("state")), why(body)
-        line = f"{state}{f': {reason}' if reason else ''}"
+        line = printable_lines(f"{state}{f': {reason}' if reason else ''}")
         elapsed = time.monotonic() - began
         if line != said:
             said = line
@@ -53,7 +53,7 @@ def explain(scope: Scope, wanted: str) -> str:
     item = one(RESOURCES["deployments"], scope, wanted)
     body = scope.rest.get(f"/status/{item['deployment_id']}")
     head = f"deployment {body['deployment_id']} ({body.get('model_name')}) is {body.get('state')}"
-    lines = [head + (f": {why(body)}" if why(body) else "")]
+    lines = [printable_lines(head + (f": {why(body)}" if why(body) else ""))]
     resource = _resource(scope, str(body["deployment_id"]))
     status = (resource or {}).get("status") or {}
     lines += _waiting_lines(status.get("waiting") or body.get("waiting") or {})

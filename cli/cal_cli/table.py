@@ -17,6 +17,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(_GAP.join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+def printable_lines(text: str) -> str:
+    """What others named or said may hold anything; a terminal gets lines of printable characters."""
+    return "\n".join(_printable(line) for line in text.splitlines())
+
+
 def age(moment: str | None) -> str:
     """How long ago an RFC 3339 time was: 42s, 17m, 5h, 3d."""
     if not moment:
@@ -39,9 +44,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ",".join(str(item) for item in value) or "-"
-    return printable(" | ".join(line.strip() for line in str(value).splitlines()))
+    return _printable(" | ".join(line.strip() for line in str(value).splitlines()))
 
 
-def printable(text: str) -> str:
-    """What others named or said may hold anything; a terminal gets printable characters alone."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in line)

@@ -62,6 +62,7 @@ def up(request: Request, when_ready: Callable[[Settings, threading.Event], None]
             run.start()
             disarm()
             say(f"ready in {time.monotonic() - began:.1f} s")
+            run.tell_ready()
             threading.Thread(target=when_ready, args=(settings, stop), daemon=True).start()
             if request.context is None:  # a cluster has its own
                 threading.Thread(target=collecting, args=(request.state.kubeconfig, stop), daemon=True).start()
@@ -109,6 +110,9 @@ class _Run:
             self.supervisor.add(member)
         for member in started:
             member.process.wait_ready(member.ready, _READY)
+
+    def tell_ready(self) -> None:
+        """For `status`, and for a `--detach` that waits for it and then shows no more of what was said."""
         self.state.ready = True
         self._record([member.member() for member in self.supervisor.members])
 

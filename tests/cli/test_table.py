@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cal_cli.table import table
+from cal_cli.table import printable_lines, table
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,7 @@ from cal_cli.table import table
 )
 def test_a_cell_is_one_line_of_printable_characters(value: object, shown: str) -> None:
     assert table(["MESSAGE"], [[value]]).splitlines()[1:] == [shown]
+
+
+def test_text_of_others_keeps_its_lines_and_nothing_else() -> None:
+    assert printable_lines("a\n\x1b[2Jb\x07 ä") == "a\n?[2Jb? ä"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ ALL = {"etcd", "kube-apiserver", "operator", "relay", "api"}
 def test_up_detach_returns_when_all_of_it_is_ready_and_down_leaves_nothing(calctl: Calctl) -> None:
     result = calctl.up("--demo")
     assert f"export KUBECONFIG={calctl.state}/kubeconfig" in result.stdout
+    assert re.search(r"^ready in \d+\.\d s$", result.stderr, re.MULTILINE), "the last that the supervisor says is shown"
     status = calctl("status")
     assert f"{calctl.api_url}   answers" in status.stdout
     assert set(calctl.members()) == ALL
