@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -199,14 +200,18 @@ class Run:
             f"bought: {bought}; {spent}",
             f"REST answers: {dict(sorted(self._scene.churn.answers.items()))}",
             f"requests that broke a provider's contract: {len(violations)} {violations[:3]}",
-            f"exceptions in the logs: {dict(self._tracebacks())}; unsettled: {len(self._total.unsettled)}",
+            f"exceptions in the logs: {dict(self._exceptions())}; unsettled: {len(self._total.unsettled)}",
         ):
             self._say(line)
 
-    def _tracebacks(self) -> Counter[str]:
-        """Exceptions that nobody foresaw."""
-        logs = ((name, self._folder / f"{name}.log") for name in (*OPERATORS, API, RELAY))
-        return Counter({name: path.read_text(errors="replace").count("Traceback") for name, path in logs})
+    def _exceptions(self) -> Counter[str]:
+        """Exceptions that nobody foresaw: process and last line of each traceback, up to its first number, to count those of a kind."""
+        found: Counter[str] = Counter()
+        for name in (*OPERATORS, API, RELAY):
+            for trace in (self._folder / f"{name}.log").read_text(errors="replace").split("Traceback")[1:]:
+                ends = [line for line in trace.splitlines()[1:] if line and not line.startswith((" ", "+", "|"))]
+                found[f"{name}: {re.split('[0-9]', ends[0])[0][:200] if ends else 'cut off'}"] += 1
+        return found
 
 
 def _is_wanted(node: dict[str, Any]) -> bool:
