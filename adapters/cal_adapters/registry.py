@@ -25,6 +25,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
 
 #: Adapters that load only where a flag asks for them: they run commands here, or sell what doesn't exist.
 ON_REQUEST: Final = frozenset({"demo", "local"})
+_ASKED: Final = "--enable-adapters; `calctl up` asks for local, `calctl up --demo` for demo too"
 
 
 class UnknownAdapter(LookupError):
@@ -39,5 +40,6 @@ def available(enabled: Collection[str]) -> list[str]:
 def load(name: str, enabled: Collection[str] = ()) -> Factory:
     """The factory of an adapter, imported now."""
     if name not in available(enabled):
-        raise UnknownAdapter(f"No adapter {name!r} here. Available: {available(enabled)}")
+        why = f": it loads only where it is asked for ({_ASKED})" if name in ADAPTERS else ""
+        raise UnknownAdapter(f"No adapter {name!r} here{why}. Available: {available(enabled)}")
     return cast(Factory, import_module(ADAPTERS[name]).create)
