@@ -28,7 +28,7 @@ def test_every_name_leads_to_a_factory(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ON_REQUEST))
 def test_adapters_on_request_load_only_when_they_are_enabled(name: str) -> None:
     assert name not in available([])
-    with pytest.raises(UnknownAdapter, match="it loads only where it is asked for .* Available"):
+    with pytest.raises(UnknownAdapter, match=r"it loads only where it is asked for .* Available"):
         load(name)
     assert callable(load(name, [name]))
 
