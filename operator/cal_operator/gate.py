@@ -25,6 +25,8 @@ SECONDS = Histogram("cal_adapter_call_seconds", "Duration of calls to providers.
 _OPEN_AFTER = 5
 _BACKOFF_BASE = 2.0
 _BACKOFF_MAX = 120.0
+#: For no longer is an account left alone because the provider asks for it: stops go through the gate too, and what isn't stopped bills.
+_TOLD_MAX = 600.0
 
 
 class CircuitOpen(RateLimited):
@@ -111,6 +113,8 @@ class Gate:
 
     def _failed(self, verb: str, error: AdapterError) -> AdapterError:
         ERRORS.labels(self._provider, verb, type(error).__name__).inc()
+        if error.retry_after is not None:
+            error.retry_after = min(error.retry_after, _TOLD_MAX) if error.retry_after > 0 else None
         if isinstance(error, RateLimited) and error.retry_after:
             self._close(error.retry_after, error)
         elif isinstance(error, CredentialsRefused):

@@ -37,8 +37,9 @@ class Leader:
         self._namespace = namespace
         self._valid_until = 0.0
         self._seen: tuple[str, float] = ("", 0.0)
-        #: Since when this process leads.
+        #: Since when this process leads; and the same by the monotonic clock.
         self.term_start: datetime | None = None
+        self.term_began = 0.0
 
     def remaining(self) -> float:
         """For how many seconds nobody else can lead. 0 or less: don't act."""
@@ -53,7 +54,7 @@ class Leader:
             except ClusterError as error:
                 log.warning("the lease can't be asked for yet: %s", error.message)
             await asyncio.sleep(min(2.0, self._duration / 5))
-        self.term_start = self._clock.now()
+        self.term_began, self.term_start = self._clock.monotonic(), self._clock.now()
         log.info("leading as %s", self._identity)
 
     async def keep(self) -> None:

@@ -100,7 +100,9 @@ class Sweep:
                 status = node.get("status") or {}
                 instance = status.get("instance")
                 if instance is None:
-                    known.launching.add(node["spec"]["token"])
+                    # One that was given up looks up nothing any more: what shows up for it late is nobody's.
+                    if not status.get("goneTime"):
+                        known.launching.add(node["spec"]["token"])
                 elif not status.get("goneTime"):
                     if owner := instance.get("account"):
                         reference = node["spec"]["providerRef"]

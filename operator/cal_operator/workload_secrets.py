@@ -65,7 +65,7 @@ async def resolve_logins(world: World, deployment: ModelDeployment, workload: Wo
         try:
             auths = json.loads(base64.b64decode(data[".dockerconfigjson"]))["auths"]
             logins += [_login(server, auth) for server, auth in auths.items()]
-        except (KeyError, ValueError, AttributeError):
+        except (KeyError, ValueError, AttributeError, TypeError):
             raise EnvMissing(f"Secret {pull.name} is not of type kubernetes.io/dockerconfigjson") from None
     return logins
 

@@ -13,7 +13,7 @@ from cal_crds.base import Model, Resource
 from cal_crds.cluster import Cluster, NotFound
 from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER, Kind
 from cal_operator.accounts import Accounts
-from cal_operator.clock import Clock
+from cal_operator.clock import Clock, seconds
 from cal_operator.events import Events
 from cal_operator.leader import Leader
 from cal_operator.liveness import Liveness
@@ -67,6 +67,13 @@ class World:
     def term_start(self) -> datetime:
         assert self.leader.term_start is not None, "reconciles run only while leading"
         return self.leader.term_start
+
+    def steady(self) -> datetime:
+        """The time as the term's start plus what a monotonic clock has counted since: setting the machine's clock doesn't move it.
+
+        For what is measured against the start of the term (rule 2): a jump ahead must not pass for time in which look-ups stayed negative.
+        """
+        return self.term_start + seconds(self.clock.monotonic() - self.leader.term_began)
 
     # --- waking ----------------------------------------------------------------------------------------------------------
 
@@ -148,7 +155,8 @@ class World:
     ) -> bool:
         """One merge patch of a status, only if something changed. False if the object is gone.
 
-        `again`: look at the object once more after the write.
+        `again`: look at the object once more after the write. That is done in any case where the reply tells of a wish that `old`
+        didn't hold: the watch's event about it is older than the reply, and wakes nobody any more.
         `exact`: only if nobody has written the object since `old` was read; Conflict otherwise.
         """
         patch = status_patch(old_status, new_status)
@@ -161,9 +169,12 @@ class World:
             metadata["resourceVersion"] = old.metadata.resource_version
         body = {"metadata": metadata, "status": patch}
         try:
-            self.learn(kind, await self.cluster.merge_patch(path, body), itself=again)
+            reply = await self.cluster.merge_patch(path, body)
         except NotFound:
+            if (known := self.store.table(kind.name).body(old.metadata.uid)) is not None:
+                self.forget(kind, known)
             return False
+        self.learn(kind, reply, itself=again or _wished_since(old, reply))
         return True
 
     async def set_finalizers(self, kind: Kind, uid: str, finalizers: list[str]) -> None:
@@ -237,6 +248,15 @@ class World:
             return True
         _, late = await asyncio.wait(self._critical, timeout=timeout)
         return not late
+
+
+def _wished_since(old: Resource, reply: dict[str, Any]) -> bool:
+    """Whether somebody has changed an object's spec, or asked for its deletion, since `old` was read."""
+    metadata = reply["metadata"]
+    deleting = metadata.get("deletionTimestamp") is not None
+    return metadata.get("generation") != old.metadata.generation or deleting != (
+        old.metadata.deletion_timestamp is not None
+    )
 
 
 def _concern(body: dict[str, Any]) -> str:

@@ -14,6 +14,10 @@ from rig.plane import operator_plane
 from cal_cli.controlplane import ControlPlane
 from cal_cli.controlplane.plane import free_ports
 from cal_crds.cluster import Cluster
+from cal_operator.__main__ import build
+from cal_operator.engine import Engine
+from cal_operator.settings import parse
+from cal_operator.world import World
 
 _numbers = itertools.count(1)
 
@@ -73,3 +77,17 @@ async def _desk(cluster: Cluster, plane: ControlPlane) -> Desk:
     name = f"desk-{os.getpid()}-{next(_numbers)}"
     await cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
     return Desk(cluster, name, name, plane.state_dir / "adapters")
+
+
+@pytest.fixture
+async def world(bare_desk: Desk, own_plane: ControlPlane) -> AsyncIterator[World]:
+    """An operator's inside without its watch: it learns nothing that it isn't told. It leads by a Lease of its own."""
+    namespace = f"{bare_desk.namespace}-system"
+    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    flags = [f"--kubeconfig={own_plane.kubeconfig}", "--enable-adapters=demo", f"--system-namespace={namespace}"]
+    settings = parse([*flags, f"--adapter-state-dir={bare_desk.state_dir}", *QUICK])
+    made = await build(bare_desk.cluster, bare_desk.cluster, settings)
+    engine = Engine(made)
+    await made.leader.acquire()
+    yield made
+    await engine.drain()

@@ -149,3 +149,13 @@ async def test_a_call_whose_time_is_over_before_its_turn_is_never_sent() -> None
     with pytest.raises(NotSent):
         await subject.call("launch", answering, bound=lambda: -1.0)
     assert subject.closed_for() == 0, "that was no fault of the provider's"
+
+
+@pytest.mark.parametrize("told", [86400.0, -5.0])
+async def test_a_pause_that_the_provider_asks_for_has_bounds(told: float) -> None:
+    """Stops go through the gate too: a header mustn't keep what bills from being ended for a day."""
+    subject = gate(HandClock())
+    error = RateLimited("429", retry_after=told)
+    await fail(subject, error)
+    assert subject.closed_for() <= 600
+    assert error.retry_after is None or 0 < error.retry_after <= 600

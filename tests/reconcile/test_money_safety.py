@@ -81,8 +81,9 @@ async def test_a_stop_that_fails_is_a_condition_an_event_and_a_retry(desk: Desk)
 
     await until(evented)
 
-    async def replaced() -> bool:
-        return node.spec.token not in desk.billing()
+    async def replaced() -> bool:  # the object goes a moment after what it stands for
+        present = [found.spec.token for found in await desk.nodes()]
+        return node.spec.token not in [*desk.billing(), *present]
 
     await until(replaced)
     await _one_running(desk)

@@ -4,10 +4,10 @@ in the middle must not lead to."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from rig.desk import QUICK, Desk, OperatorProcess
+from rig.inside import intent
 from rig.waiting import until
 
 from cal_cli.controlplane import ControlPlane
@@ -17,48 +17,17 @@ from cal_crds.meta import DEPLOYMENT, NODE
 from cal_crds.node import ComputeNode
 from cal_operator import resync
 from cal_operator.__main__ import build
-from cal_operator.deployments.reconcile import reconcile as reconcile_deployment
-from cal_operator.engine import Engine
 from cal_operator.nodes.act import record
 from cal_operator.nodes.reconcile import reconcile as reconcile_node
 from cal_operator.probe import Prober
-from cal_operator.providers.reconcile import reconcile as reconcile_provider
 from cal_operator.settings import parse
 from cal_operator.world import World
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def world(bare_desk: Desk, own_plane: ControlPlane) -> AsyncIterator[World]:
-    """An operator's inside without its watch: it learns nothing that it isn't told. It leads by a Lease of its own."""
-    namespace = f"{bare_desk.namespace}-system"
-    await bare_desk.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
-    flags = [f"--kubeconfig={own_plane.kubeconfig}", "--enable-adapters=demo", f"--system-namespace={namespace}"]
-    settings = parse([*flags, f"--adapter-state-dir={bare_desk.state_dir}", *QUICK])
-    made = await build(bare_desk.cluster, bare_desk.cluster, settings)
-    engine = Engine(made)
-    await made.leader.acquire()
-    yield made
-    await engine.drain()
-
-
-async def _intent(world: World, desk: Desk) -> ComputeNode:
-    """A deployment whose node is recorded and not bought yet."""
-    made = await desk.provider_object()
-    world.store.put("ComputeProvider", made)
-    await reconcile_provider(world, made["metadata"]["uid"])
-    await reconcile_provider(world, made["metadata"]["uid"])
-    await desk.pool()
-    uid = await desk.deploy()
-    await resync.load(world)
-    await reconcile_deployment(world, uid)
-    (node,) = await desk.nodes()
-    return node
-
-
 async def test_nothing_is_bought_for_a_node_that_is_gone(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     path = NODE.path(bare_desk.namespace, node.metadata.name)
     await bare_desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
     await bare_desk.cluster.delete(path)
@@ -67,28 +36,28 @@ async def test_nothing_is_bought_for_a_node_that_is_gone(world: World, bare_desk
 
 
 async def test_nothing_is_bought_for_a_deployment_that_is_gone(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     await bare_desk.delete(DEPLOYMENT, "model")
     await reconcile_node(world, Prober(), node.metadata.uid)
     assert bare_desk.billing() == []
 
 
 async def test_nothing_is_bought_for_a_deployment_that_was_terminated(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     await bare_desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
     await reconcile_node(world, Prober(), node.metadata.uid)
     assert bare_desk.billing() == []
 
 
 async def test_nothing_is_bought_with_a_lease_that_may_end_before_the_call_does(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     world.leader._valid_until = world.clock.monotonic() + 3.0
     await reconcile_node(world, Prober(), node.metadata.uid)
     assert bare_desk.billing() == []
 
 
 async def test_what_is_wanted_is_bought_and_recorded(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     await reconcile_node(world, Prober(), node.metadata.uid)
     (bought,) = await bare_desk.nodes()
     assert bought.status.instance is not None
@@ -96,7 +65,7 @@ async def test_what_is_wanted_is_bought_and_recorded(world: World, bare_desk: De
 
 
 async def test_an_instance_whose_node_has_gone_meanwhile_is_stopped(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
     bare_desk.ledger.dawdle(0.5)
     launching = asyncio.create_task(reconcile_node(world, Prober(), node.metadata.uid))
@@ -115,7 +84,7 @@ async def test_an_instance_whose_node_has_gone_meanwhile_is_stopped(world: World
 
 async def _bought_through_another_account(world: World, desk: Desk) -> ComputeNode:
     """A node that a former operator may have bought for, through a key that opened another account than today's."""
-    body = await desk.cluster.get(NODE.path(desk.namespace, (await _intent(world, desk)).metadata.name))
+    body = await desk.cluster.get(NODE.path(desk.namespace, (await intent(world, desk)).metadata.name))
     kept = {key: body["metadata"][key] for key in ("namespace", "labels", "finalizers", "ownerReferences")}
     spec = {**body["spec"], "slot": 7, "token": "boughtbefore", "account": "another-account"}
     made = await desk.cluster.create(
@@ -156,7 +125,7 @@ async def test_a_look_up_through_another_account_frees_no_node(world: World, bar
 
 
 async def test_a_second_handle_never_replaces_the_first(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
     await reconcile_node(world, Prober(), node.metadata.uid)
     (bought,) = await bare_desk.nodes()
@@ -220,7 +189,7 @@ async def _in_line(world: World, node: ComputeNode) -> asyncio.Task[float | None
 
 
 async def test_a_launch_that_stood_in_line_until_the_lease_was_over_buys_nothing(world: World, bare_desk: Desk) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     free = asyncio.Event()
     held = await _full(world, bare_desk, free)
     launching = await _in_line(world, node)
@@ -233,7 +202,7 @@ async def test_a_launch_that_stood_in_line_until_the_lease_was_over_buys_nothing
 async def test_look_ups_settle_after_the_call_was_made_and_not_after_it_was_asked_for(
     world: World, bare_desk: Desk
 ) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     bare_desk.ledger.fail_next("launch", "AnswerLost")
     free = asyncio.Event()
     held = await _full(world, bare_desk, free)
@@ -249,7 +218,7 @@ async def test_look_ups_settle_after_the_call_was_made_and_not_after_it_was_aske
 async def test_no_capacity_that_is_heard_of_late_does_not_end_a_node_that_another_leader_bought(
     world: World, bare_desk: Desk
 ) -> None:
-    node = await _intent(world, bare_desk)
+    node = await intent(world, bare_desk)
     account = await world.accounts.get(world.store.providers.named(None, bare_desk.provider), None)
     bare_desk.ledger.fail_next("launch", "NoCapacity")
     free = asyncio.Event()

@@ -138,6 +138,13 @@ class _Budget:
             return f"the pool's limits.maxCostPerHour leaves {money.render(self.per_hour)} USD/h, {money.render(price)} are needed"
         return None
 
+    def cap(self, pool: ComputePool) -> str | None:
+        """What one node may cost an hour: the final price may be above the offer's, and must not break the pool's limit either."""
+        own = pool.spec.max_cost_per_hour
+        if self.per_hour is None or (own is not None and money.parse(own) <= self.per_hour):
+            return own
+        return money.render(self.per_hour)
+
     def take(self, price: Decimal) -> None:
         self.nodes = None if self.nodes is None else self.nodes - 1
         self.per_hour = None if self.per_hour is None else self.per_hour - price
@@ -161,7 +168,7 @@ async def _create_one(
     if (refusal := budget.refuse(price)) is not None:
         return Waiting(reason=Reason.LIMIT_REACHED, message=refusal)
     world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
-    body = _node(view, pool, want, placement.offer, account)
+    body = _node(view, pool, want, placement.offer, account, budget.cap(pool))
     world.memories.expect(body["spec"]["token"])
     try:
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)
@@ -193,7 +200,9 @@ def _no_offer(provider: str, looked_at: int, refused: Sequence[Any]) -> Waiting:
     return Waiting(reason=Reason.NO_OFFER, message=message[:4096], refused=list(refused[:20]))
 
 
-def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account) -> dict[str, Any]:
+def _node(
+    view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account, cap: str | None
+) -> dict[str, Any]:
     """The intent: with finalizer, token, account, offer and price cap, before the provider is called (rule 1)."""
     deployment = view.deployment.metadata
     owner = {
@@ -211,11 +220,13 @@ def _node(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, acc
         "finalizers": [FINALIZER],
         "ownerReferences": [owner],
     }
-    spec = _spec(view, pool, want, offer, account).dump()
+    spec = _spec(view, pool, want, offer, account, cap).dump()
     return {"apiVersion": API_VERSION, "kind": NODE.name, "metadata": metadata, "spec": spec}
 
 
-def _spec(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account) -> NodeSpec:
+def _spec(
+    view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, account: Account, cap: str | None
+) -> NodeSpec:
     wanted, deployment = view.deployment.spec, view.deployment.metadata
     gpu_count = pool.spec.gpu_count if wanted.gpu_per_replica is None else wanted.gpu_per_replica
     return NodeSpec(
@@ -232,7 +243,7 @@ def _spec(view: DeploymentView, pool: ComputePool, want: Want, offer: Offer, acc
         tenancy=pool.spec.tenancy,
         gpu_count=gpu_count,
         offer=offer,
-        max_price_per_hour=pool.spec.max_cost_per_hour,
+        max_price_per_hour=cap,
         model=wanted.model,
         workload=engines.expand(wanted.workload, wanted.model, max(1, gpu_count)),
     )

@@ -8,7 +8,7 @@ from cal_crds import money
 from cal_crds.cluster import NotFound
 from cal_crds.conditions import Reason, Type, condition
 from cal_crds.deployment import TERMINAL_STATES, DeploymentState, DeploymentStatus, ModelDeployment, Waiting
-from cal_crds.meta import DEPLOYMENT, LABEL_MANAGED_BY, MANAGER_API, POOL
+from cal_crds.meta import DEPLOYMENT, LABEL_MANAGED_BY, MANAGER_API, NODE, POOL
 from cal_crds.pool import ComputePool
 from cal_crds.provider import Support
 from cal_operator.deployments.act import carry_out
@@ -25,7 +25,10 @@ _LOOK_AGAIN = 5.0
 async def reconcile(world: World, uid: str) -> float | None:
     """Bring one deployment nearer to what it wants; the seconds until the next look."""
     deployment: ModelDeployment | None = world.store.deployments.get(uid)
-    if deployment is None or deployment.metadata.deletion_timestamp is not None:
+    if deployment is None:
+        return None
+    if deployment.metadata.deletion_timestamp is not None:
+        await _end_nodes(world, uid)
         return None
     view = await gather(world, deployment)
     if deployment.spec.external is not None:
@@ -43,6 +46,14 @@ async def reconcile(world: World, uid: str) -> float | None:
         _LOOK_AGAIN if waiting else None,
         _pending_end(after, waiting),
     )
+
+
+async def _end_nodes(world: World, uid: str) -> None:
+    """Its deletion may be held up by a finalizer for as long as that likes (`--cascade=foreground` where no garbage collector runs): the
+    instances don't wait for it."""
+    for node in world.store.nodes_of(uid):
+        if node.metadata.deletion_timestamp is None:
+            await world.delete(NODE, node)
 
 
 async def gather(world: World, deployment: ModelDeployment) -> DeploymentView:
@@ -149,4 +160,5 @@ def _pending_end(view: DeploymentView, waiting: Waiting | None) -> float | None:
     limit, known = view.deployment.spec.pending_timeout_seconds, view.deployment.status.waiting
     if not limit or waiting is None or known is None or known.since is None:
         return None
-    return max(0.1, limit - (view.now - known.since).total_seconds())
+    left = limit - (view.now - known.since).total_seconds()
+    return max(0.1, left) if left > 0 else None  # over, and a replica lives: there is nothing to hurry for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cal_adapters.contract import Instance as Bought
 from cal_adapters.contract import LaunchRequest, Mark, Stop
@@ -74,7 +74,7 @@ async def look_up(world: World, view: NodeView, account: Account) -> Again:
     """Ask for the node's mark; what is found is adopted."""
     node, memory = view.node, view.memory
     mark = Mark(world.installation, node.spec.token)
-    asked = world.clock.now()
+    asked = world.steady()
     if stranger := await _stranger(account, node):
         await world.events.say(node, NODE.name, "WrongAccount", stranger, warning=True)
         return Again(30.0)
@@ -113,13 +113,25 @@ async def launch(world: World, view: NodeView, account: Account) -> Again:
     if fresh is None or fresh[0].status.instance is not None:
         return Again(1.0)
     node, deployment = fresh
+    if stranger := await _stranger(account, node):
+        return await _not_from_here(world, replace(view, node=node), account, stranger)
     try:
         request = await build_request(world, node, deployment)
     except EnvMissing as missing:
         memory.trouble, memory.retry_at = (Reason.SECRET_MISSING, str(missing)), world.clock.monotonic() + 5.0
         return Again(0.0)
-    memory.attempted, memory.outcome_unknown = world.clock.now(), True
+    memory.attempted, memory.outcome_unknown = world.steady(), True
     return await world.whole(_buy(world, view, account, node, request), f"launch {node.metadata.name}")
+
+
+async def _not_from_here(world: World, view: NodeView, account: Account, stranger: str) -> Again:
+    """The intent names another account than the one that would pay. Were the answer lost, no look-up could find what was bought (they
+    go by the intent): so the node ends, and its successor names the right one."""
+    if account.opened is None:
+        view.memory.trouble, view.memory.retry_at = (Reason.UNREACHABLE, stranger), world.clock.monotonic() + 5.0
+    else:
+        await _never_launched(world, view, Reason.WRONG_ACCOUNT, stranger)
+    return Again(0.0)
 
 
 async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode, request: LaunchRequest) -> Again:
@@ -127,7 +139,7 @@ async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode
 
     async def call() -> Bought:
         # From now on it may have its effect, and not from when it began to stand in line: look-ups settle after this moment.
-        memory.attempted = world.clock.now()
+        memory.attempted = world.steady()
         return await account.adapter.launch(request)
 
     try:
@@ -153,12 +165,7 @@ async def _not_bought(world: World, view: NodeView, account: Account, node: Comp
         offer = (node.spec.provider_ref.name, node.spec.offer.id)
         if not isinstance(error, Refused):
             world.cooling[offer] = (world.clock.monotonic() + world.settings.offer_cooldown_seconds, error.message)
-        now = view.now.replace(microsecond=0)
-        ended = Ended(cause=EndCause.NEVER_LAUNCHED, message=error.message[:4096], time=now)
-        status = node.status.model_copy(update={"ended": ended, "gone_time": now, "message": error.message[:4096]})
-        status = _condition(view, status, Type.LAUNCHED, False, error.reason, error.message)
-        status = status.model_copy(update={"state": derived_state(status, view.deleting)})
-        await world.write_status(NODE, node, node.status, status, exact=True)
+        await _never_launched(world, replace(view, node=node), error.reason, error.message)
         return Again(0.0)
     memory.failures += 1
     wait = error.retry_after or min(2.0**memory.failures, 120.0)
@@ -166,6 +173,16 @@ async def _not_bought(world: World, view: NodeView, account: Account, node: Comp
     if isinstance(error, CredentialsRefused):
         account.error = error
     return Again(0.0)
+
+
+async def _never_launched(world: World, view: NodeView, reason: Reason, message: str) -> None:
+    """Write down that the node ended before anything was bought for it."""
+    node, now = view.node, view.now.replace(microsecond=0)
+    ended = Ended(cause=EndCause.NEVER_LAUNCHED, message=message[:4096], time=now)
+    status = node.status.model_copy(update={"ended": ended, "gone_time": now, "message": message[:4096]})
+    status = _condition(view, status, Type.LAUNCHED, False, reason, message)
+    status = status.model_copy(update={"state": derived_state(status, view.deleting)})
+    await world.write_status(NODE, node, node.status, status, exact=True)
 
 
 async def record(world: World, account: Account, node: ComputeNode, bought: Bought) -> None:
@@ -263,6 +280,9 @@ async def stop(world: World, view: NodeView, account: Account | None) -> Again |
         return await _stop_failed(world, view, error.reason, error.message, wait)
     memory.stop_failures = 0
     if stopped is Stop.GONE:
+        if account.opened is None and not await proves_absence(account, node):
+            message = f"the provider says gone, but it isn't known which account the credential opens; the instance's is {recorded}"
+            return await _stop_failed(world, view, Reason.WRONG_ACCOUNT, message, account.adapter.traits.poll_seconds)
         return MarkGone(Reason.GONE, "the instance is stopped")
     return Again(account.adapter.traits.poll_seconds / 2)
 

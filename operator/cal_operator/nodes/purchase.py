@@ -10,6 +10,7 @@ from cal_crds import money
 from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
 from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE
 from cal_crds.node import ComputeNode
+from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account
 from cal_operator.workload_secrets import EnvMissing, model_key, resolve_env, resolve_logins
 from cal_operator.world import World
@@ -34,6 +35,9 @@ async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, Mo
     if fresh.metadata.deletion_timestamp or fresh.status.ended or FINALIZER not in fresh.metadata.finalizers:
         return None
     if deployment.metadata.deletion_timestamp or deployment.spec.desired_state is DeploymentDesiredState.TERMINATED:
+        return None
+    provider = world.store.providers.named(None, fresh.spec.provider_ref.name)
+    if provider is not None and provider.spec.desired_state is ProviderDesiredState.PAUSED:
         return None
     return fresh, deployment
 

@@ -9,10 +9,11 @@ from cal_crds.provider import ComputeProvider
 from cal_operator.world import World
 
 
-async def hold(world: World, provider: ComputeProvider, credential: str | None) -> None:
-    """Before a node is made: its credential's Secret stays until the node is gone. Costs nothing when it is held already."""
+async def hold(world: World, provider: ComputeProvider, credential: str | None, *, sure: bool = False) -> None:
+    """Before a node is made: its credential's Secret stays until the node is gone. Costs nothing when it is held already, unless it must be
+    `sure`: whoever replaces a Secret as a whole takes our finalizer away."""
     chosen = choose_credential(provider, credential)
-    if chosen is not None and chosen.secret_ref.name not in world.held_secrets:
+    if chosen is not None and (sure or chosen.secret_ref.name not in world.held_secrets):
         await _set(world, chosen.secret_ref.name, held=True)
         world.held_secrets.add(chosen.secret_ref.name)
 

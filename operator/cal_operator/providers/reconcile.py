@@ -44,7 +44,7 @@ async def reconcile(world: World, uid: str) -> float | None:
     in_use = any(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
     if in_use:
         for credential in provider.spec.credentials:
-            await hold(world, provider, credential.name)
+            await hold(world, provider, credential.name, sure=True)
     else:
         await let_go(world, provider)
     if provider.metadata.deletion_timestamp is not None and not in_use:
