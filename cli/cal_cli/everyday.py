@@ -13,13 +13,13 @@ from cal_cli import deploy as deploying
 from cal_cli import get as getting
 from cal_cli import logs as logging_
 from cal_cli.errors import Failure, say
-from cal_cli.options import PORT, remote, scope_of
+from cal_cli.options import PORT, Plural, remote, scope_of
 from cal_cli.resources import RESOURCES, one
 from cal_cli.statedir import StateDir
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(RESOURCES)))
+@click.argument("kind", type=Plural(list(RESOURCES)))
 @click.argument("wanted", metavar="[ID]", required=False)
 @click.option("-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table")
 @click.option("--owner", envvar="CAL_OWNER", help="Only this owner's (pools and deployments).")

@@ -22,6 +22,14 @@ class StateDirType(click.ParamType[StateDir]):
         return value if isinstance(value, StateDir) else StateDir(Path(value))
 
 
+class Plural(click.Choice[str]):
+    """One of some plurals; the singular, which kubectl takes too, means the same."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        plural = f"{value}s"
+        return super().convert(plural if plural in self.choices else value, param, ctx)
+
+
 state_dir = click.option(
     "--state-dir",
     "state",

@@ -86,7 +86,7 @@ def test_cost_so_far_grows_while_one_looks(
 def test_json_for_programs(system: Calctl, pool: str, llama: str) -> None:
     listed = json.loads(system("get", "deployments", "-o", "json").stdout)
     assert llama in [item["deployment_id"] for item in listed]
-    one = json.loads(system("get", "deployments", "llama", "-o", "json").stdout)
+    one = json.loads(system("get", "deployment", "llama", "-o", "json").stdout)
     assert (one["deployment_id"], one["state"]) == (llama, "RUNNING")
 
 
