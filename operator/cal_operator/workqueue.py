@@ -4,7 +4,8 @@ Keys wait in a heap until they are due, then in the line of their lane. Each lan
 fills its own lane and holds up nothing else, and the event loop is never so full that the Lease can't be renewed.
 
 A lane may feed another one: it begins nothing while that one is crowded. So what is under way is finished before more is begun, and a
-thousand new objects pass one after the other, each at once, instead of all of them slowly.
+thousand new objects pass one after the other, each at once, instead of all of them slowly. Where what is under way never ends (a provider
+that stops nothing), one is begun all the same from time to time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class WorkQueue:
     `feeds(lane)` the lane that it makes work for (None: no such lane).
 
     `lane_size`: how many keys a lane works on at once. `ahead`: how many keys, in line or at work, are begun for a lane that is fed.
+    `patience_seconds`: after so long one is begun for it however much it has to do.
     """
 
     def __init__(
@@ -38,15 +40,18 @@ class WorkQueue:
         *,
         lane_size: int = 24,
         ahead: int = 12,
+        patience_seconds: float = 5.0,
         retry_seconds: float = 1.0,
         retry_max_seconds: float = 60.0,
     ) -> None:
         self._work, self._lane, self._feeds = work, lane, feeds
-        self._lane_size, self._ahead = lane_size, ahead
+        self._lane_size, self._ahead, self._patience = lane_size, ahead, patience_seconds
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._waiting: defaultdict[str, deque[Key]] = defaultdict(deque)
         self._busy: defaultdict[str, int] = defaultdict(int)
+        #: When a lane last began something, or had something to begin again.
+        self._begun: dict[str, float] = {}
         #: The lanes that feed a lane.
         self._feeders: defaultdict[str, set[str]] = defaultdict(set)
         self._lined_up: set[Key] = set()
@@ -108,6 +113,8 @@ class WorkQueue:
             else:
                 self._lined_up.add(key)
                 lane = self._lane(key)
+                if not self._waiting[lane]:
+                    self._begun[lane] = now
                 self._waiting[lane].append(key)
                 if (fed := self._feeds(lane)) is not None:
                     self._feeders[fed].add(lane)
@@ -121,12 +128,15 @@ class WorkQueue:
             key = line.popleft()
             self._lined_up.discard(key)
             self._busy[lane] += 1
+            self._begun[lane] = monotonic()
             self._running[key] = asyncio.create_task(self._run_one(key, lane), name=f"reconcile {key.kind} {key.uid}")
 
     def _crowded(self, lane: str) -> bool:
         """Whether the lane that this one feeds has enough to do, with what this one is making for it."""
         fed = self._feeds(lane)
-        return fed is not None and self._busy[lane] + self._busy[fed] + len(self._waiting[fed]) >= self._ahead
+        if fed is None or self._busy[lane] + self._busy[fed] + len(self._waiting[fed]) < self._ahead:
+            return False
+        return monotonic() - self._begun[lane] < self._patience
 
     async def _run_one(self, key: Key, lane: str) -> None:
         again: float | None = None

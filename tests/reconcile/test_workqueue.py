@@ -168,6 +168,24 @@ async def test_a_fed_lane_that_hangs_lets_others_begin() -> None:
     assert sum(count for key, count in seen.items() if key.kind == "new slow") <= 4
 
 
+async def test_a_fed_lane_that_never_comes_to_its_end_does_not_hold_up_new_ones_for_ever() -> None:
+    """A provider that stops nothing: its nodes are asked about again and again."""
+    seen: Counter[Key] = Counter()
+
+    async def work(key: Key) -> float | None:
+        seen[key] += 1
+        await asyncio.sleep(0)
+        return 0.0 if key.kind == "fed" else None
+
+    feeds = {"new": "fed"}
+    queue = WorkQueue(work, feeds=feeds.get, ahead=2, lane_size=2, patience_seconds=0.05)
+    for number in range(6):
+        queue.wake(Key("fed", str(number)))
+    for number in range(2):
+        queue.wake(Key("new", str(number)))
+    await drive(queue, lambda: sum(count for key, count in seen.items() if key.kind == "new") == 2)
+
+
 async def test_draining_cancels_what_does_not_end_in_time() -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
