@@ -16,11 +16,12 @@ from rig.waiting import until
 from cal_adapters.contract import Mark
 from cal_adapters.fake.catalogue import CATALOGUE
 from cal_crds.base import rfc3339
-from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE, PROVIDER
+from cal_crds.meta import DEPLOYMENT, FINALIZER, LABEL_MANAGED_BY, MANAGER_API, NODE, PROVIDER
 from cal_crds.node import ComputeNode, EndCause
 from cal_operator import resync
 from cal_operator.accounts import Account
 from cal_operator.clock import SystemClock
+from cal_operator.deployments.reconcile import _expiry
 from cal_operator.deployments.reconcile import reconcile as reconcile_deployment
 from cal_operator.nodes.purchase import still_wanted
 from cal_operator.nodes.reconcile import reconcile as reconcile_node
@@ -201,6 +202,25 @@ async def test_a_pending_time_that_is_over_while_a_replica_lives_is_no_reason_to
     await reconcile_deployment(world, uid)
     again = await reconcile_deployment(world, uid)
     assert again is None or again > 0.5
+
+
+async def test_an_end_of_time_to_live_that_is_not_carried_out_is_tried_again(world: World, bare_desk: Desk) -> None:
+    made = await bare_desk.create(
+        DEPLOYMENT,
+        "short",
+        {
+            "external": {"endpoint": "http://127.0.0.1:9"},
+            "model": {"name": "tiny"},
+            "desiredState": "Terminated",
+            "ttlSecondsAfterTerminated": 0,
+        },
+        labels={LABEL_MANAGED_BY: MANAGER_API},
+    )
+    world.learn(DEPLOYMENT, made)
+    deployment = world.store.deployments.get(made["metadata"]["uid"])
+    assert deployment is not None
+    over = deployment.status.model_copy(update={"terminated_time": world.clock.now() - timedelta(seconds=1)})
+    assert _expiry(world, deployment, over) is not None
 
 
 async def test_a_paused_provider_is_asked_for_no_step_that_spends(world: World, bare_desk: Desk) -> None:

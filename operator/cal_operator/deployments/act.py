@@ -34,6 +34,9 @@ from cal_operator.place import Market, Wish, place
 from cal_operator.providers.guard import hold
 from cal_operator.world import World
 
+#: Where only a pool's limit bounds the price: up to so many times the offer's, or 1 USD/h.
+_ABOVE_OFFER = 4
+
 
 @dataclass(frozen=True)
 class Blocked(Exception):
@@ -138,12 +141,13 @@ class _Budget:
             return f"the pool's limits.maxCostPerHour leaves {money.render(self.per_hour)} USD/h, {money.render(price)} are needed"
         return None
 
-    def cap(self, pool: ComputePool) -> str | None:
-        """What one node may cost an hour: the final price may be above the offer's, and must not break the pool's limit either."""
+    def cap(self, pool: ComputePool, price: Decimal) -> str | None:
+        """What one node may cost an hour: the final price may be above the offer's, and must not break the pool's limit either. A wide limit is
+        no leave to pay many times what was offered."""
         own = pool.spec.max_cost_per_hour
         if self.per_hour is None or (own is not None and money.parse(own) <= self.per_hour):
             return own
-        return money.render(self.per_hour)
+        return money.render(min(self.per_hour, max(price * _ABOVE_OFFER, Decimal(1)) if own is None else self.per_hour))
 
     def take(self, price: Decimal) -> None:
         self.nodes = None if self.nodes is None else self.nodes - 1
@@ -168,7 +172,7 @@ async def _create_one(
     if (refusal := budget.refuse(price)) is not None:
         return Waiting(reason=Reason.LIMIT_REACHED, message=refusal)
     world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
-    body = _node(view, pool, want, placement.offer, account, budget.cap(pool))
+    body = _node(view, pool, want, placement.offer, account, budget.cap(pool, price))
     world.memories.expect(body["spec"]["token"])
     try:
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)

@@ -152,7 +152,7 @@ def _expiry(world: World, deployment: ModelDeployment, status: DeploymentStatus)
     left = (end - world.clock.now()).total_seconds()
     if left <= 0:
         world.background(world.delete(DEPLOYMENT, deployment), f"ttl {deployment.metadata.name}")
-        return None
+        return _LOOK_AGAIN  # the request may fail, and nothing else would wake it
     return left
 
 
