@@ -46,7 +46,12 @@ class Credential(Model):
     """A named credential. The Secret's keys are the adapter's business (usually `apiKey` or `kubeconfig`)."""
 
     name: Annotated[Label, Field(description="Name, for pools to refer to (REST provider_credential_name).")]
-    secret_ref: Annotated[SecretName, Field(description="The Secret, in the operator's namespace.")]
+    secret_ref: Annotated[
+        SecretName,
+        Field(
+            description="The Secret, in the operator's namespace; its key is apiKey, or kubeconfig for another cluster."
+        ),
+    ]
 
 
 class LocalSettings(Model):
@@ -59,8 +64,10 @@ class LocalSettings(Model):
 class DemoFault(Model):
     """A fault that the demo market shows from time to time."""
 
-    verb: Annotated[Word, Field(description="launch, observe, stop, find, list, offers or logs.")]
-    error: Annotated[Word, Field(description="Name of an error of the adapter contract, like NoCapacity.")]
+    verb: Annotated[Word, Field(description="check, find, launch, list, logs, observe, offers or stop.")]
+    error: Annotated[
+        Word, Field(description="Name of an error of the adapter contract, like NoCapacity, or AnswerLost.")
+    ]
     percent: Annotated[int, Field(ge=0, le=100, description="How often, in percent of calls.")] = 100
 
 
