@@ -96,6 +96,24 @@ async def test_a_deployment_whose_deletion_is_held_up_loses_its_instances_at_onc
     await desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
 
 
+async def test_a_node_that_somebody_else_holds_is_no_longer_counted_once_it_is_gone(desk: Desk) -> None:
+    await desk.open()
+    node = await desk.serve()
+    path = NODE.path(desk.namespace, node.metadata.name)
+    held = [*node.metadata.finalizers, "example.com/hold"]
+    await desk.cluster.merge_patch(path, {"metadata": {"finalizers": held}})
+    await desk.patch(DEPLOYMENT, "model", {"desiredState": "Terminated"})
+    await desk.reaches("TERMINATED")
+
+    async def let_go() -> bool:
+        (still,) = await desk.nodes()
+        return still.status.gone_time is not None and still.metadata.finalizers == ["example.com/hold"]
+
+    await until(let_go)
+    assert desk.billing() == []
+    await desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
+
+
 # --- a key that is swapped ---------------------------------------------------------------------------------------------------------
 
 

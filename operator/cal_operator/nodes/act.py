@@ -48,13 +48,13 @@ async def release(world: World, node: ComputeNode) -> None:
 
 
 async def mark_gone(world: World, view: NodeView, decision: MarkGone) -> None:
-    """Write down that nothing bills; a node that is being deleted goes at once instead."""
+    """Write down that nothing bills; a node that is being deleted goes at once instead, unless somebody else holds it too."""
     node = view.node
     if node.metadata.annotations.get(ANNOTATION_ABANDON):
         handle = node.status.instance.handle if node.status.instance else "none recorded"
         message = f"the instance ({handle}) was abandoned by annotation and may still bill"
         await world.events.say(node, NODE.name, "Abandoned", message, warning=True)
-    if view.deleting:
+    if view.deleting and set(node.metadata.finalizers) <= {FINALIZER}:
         await release(world, node)
         return
     now = view.now.replace(microsecond=0)
