@@ -7,6 +7,9 @@ import logging
 import signal
 import sys
 
+import yaml
+from kubernetes.aio.config import ConfigException
+
 from cal_adapters.connect import find_installation
 from cal_crds.cluster import Cluster, ClusterError
 from cal_operator.accounts import Accounts
@@ -111,7 +114,7 @@ def main() -> int:
     settings = parse(sys.argv[1:])
     try:
         return asyncio.run(run(settings))
-    except (OSError, ClusterError) as error:
+    except (OSError, ClusterError, ConfigException, yaml.YAMLError) as error:
         log.error("the operator ends: %s", error)
         return 1
 

@@ -7,6 +7,7 @@ from rig.desk import Desk
 from cal_crds.node import ComputeNode
 from cal_operator import resync
 from cal_operator.deployments.reconcile import reconcile as reconcile_deployment
+from cal_operator.pools.reconcile import reconcile as reconcile_pool
 from cal_operator.providers.reconcile import reconcile as reconcile_provider
 from cal_operator.world import World
 
@@ -17,9 +18,11 @@ async def intent(world: World, desk: Desk) -> ComputeNode:
     world.store.put("ComputeProvider", made)
     await reconcile_provider(world, made["metadata"]["uid"])
     await reconcile_provider(world, made["metadata"]["uid"])
-    await desk.pool()
+    pool = await desk.pool()
     uid = await desk.deploy()
     await resync.load(world)
+    for _ in range(2):  # its finalizer, then its status
+        await reconcile_pool(world, pool.metadata.uid)
     await reconcile_deployment(world, uid)
     (node,) = await desk.nodes()
     return node

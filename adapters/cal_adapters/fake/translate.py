@@ -95,8 +95,8 @@ def _state(entry: Entry, now: float) -> tuple[State, str]:
     if entry.stops is not None:
         return State.RUNNING, "stopping"
     if entry.running > now:
-        return State.STARTING, f"comes up in {entry.running - now:.0f} s"
-    return State.RUNNING, "running" if entry.ready <= now else f"answers in {entry.ready - now:.0f} s"
+        return State.STARTING, "comes up"
+    return State.RUNNING, "running" if entry.ready <= now else "loads its model"
 
 
 def _ending(entry: Entry) -> tuple[State, str]:

@@ -118,6 +118,8 @@ class _Budget:
 
     nodes: int | None = None
     per_hour: Decimal | None = None
+    #: `limits.maxNodes` itself.
+    most: int | None = None
 
     @classmethod
     async def read(cls, world: World, pool: ComputePool) -> _Budget:
@@ -131,12 +133,13 @@ class _Budget:
         return cls(
             None if limits.max_nodes is None else limits.max_nodes - len(alive),
             None if limits.max_cost_per_hour is None else money.parse(limits.max_cost_per_hour) - rate,
+            limits.max_nodes,
         )
 
     def refuse(self, price: Decimal) -> str | None:
         """Why one more node at this price is too much."""
         if self.nodes is not None and self.nodes < 1:
-            return "the pool's limits.maxNodes is reached"
+            return f"the pool's limits.maxNodes ({self.most}) is reached"
         if self.per_hour is not None and self.per_hour < price:
             return f"the pool's limits.maxCostPerHour leaves {money.render(self.per_hour)} USD/h, {money.render(price)} are needed"
         return None

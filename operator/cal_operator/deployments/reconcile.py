@@ -66,7 +66,7 @@ async def gather(world: World, deployment: ModelDeployment) -> DeploymentView:
         deployment=deployment,
         pool=pool,
         pool_gone=gone,
-        pool_problem=_problem(pool),
+        pool_problem=_problem(deployment, pool),
         nodes=world.store.nodes_of(deployment.metadata.uid),
         now=world.clock.now(),
         ephemeral=capabilities is None or Support.EPHEMERAL in capabilities.supports,
@@ -97,10 +97,13 @@ async def _pool(world: World, deployment: ModelDeployment) -> tuple[ComputePool 
     return pool, False
 
 
-def _problem(pool: ComputePool | None) -> tuple[Reason, str] | None:
+def _problem(deployment: ModelDeployment, pool: ComputePool | None) -> tuple[Reason, str] | None:
     """Why nothing can be bought through the pool just now."""
     if pool is None:
-        return Reason.POOL_MISSING, "its pool doesn't exist"
+        name = deployment.spec.pool_ref.name if deployment.spec.pool_ref else ""
+        return Reason.POOL_MISSING, f"its pool {name} doesn't exist"
+    if pool.status.observed_generation < 0:
+        return Reason.POOL_NOT_READY, f"pool {pool.metadata.name} is new and was not looked at yet"
     stalled = condition(pool.status.conditions, Type.STALLED)
     if stalled is not None and stalled.status == "True":
         return Reason.POOL_NOT_READY, f"pool {pool.metadata.name}: {stalled.message}"

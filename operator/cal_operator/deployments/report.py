@@ -115,7 +115,8 @@ def _word(
         reason = Reason.ALL_ANSWER if settled else Reason.ROLLING_OUT
         return Word(DeploymentState.RUNNING, reason, note, ready=settled)
     if serving:
-        message = note or f"{len(serving)} of {plan.wanted} replicas answer"
+        wait = f"; {waiting.message}" if waiting is not None else ""
+        message = note or f"{len(serving)} of {plan.wanted} replicas answer{wait}"[:4096]
         return Word(DeploymentState.DEGRADED, Reason.REPLACING if note else Reason.SOME_ANSWER, message, ready=False)
     living = [node for node in present if node.metadata.deletion_timestamp is None and node.status.ended is None]
     messages = sorted({node.status.message for node in living if node.status.message})

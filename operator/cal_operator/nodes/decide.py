@@ -231,7 +231,8 @@ def _ended_at_provider(view: NodeView) -> tuple[EndCause, str] | None:
     if seen.state is State.SUCCEEDED:
         if view.node.spec.workload.type in FINITE or _beat_state(view) is HeartbeatState.COMPLETED:
             return EndCause.COMPLETED, seen.message or "done"
-        return EndCause.CRASHED, seen.message or "the command ended (exit 0), though it should serve"
+        said = f": {seen.message}" if seen.message else ""
+        return EndCause.CRASHED, f"the command ended without an error, though it should serve{said}"
     causes = {State.FAILED: EndCause.CRASHED, State.TERMINATED: EndCause.TERMINATED, State.LOST: EndCause.LOST}
     cause = causes.get(seen.state)
     if cause is EndCause.TERMINATED and _beat_state(view) is HeartbeatState.COMPLETED:

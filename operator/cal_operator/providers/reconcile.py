@@ -143,7 +143,8 @@ def report(world: World, provider: ComputeProvider, found: Findings) -> Provider
         }
     )
     conditions = list(old.conditions)
-    for type_, holds, reason, message in _conditions(provider, found):
+    nodes = sum(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
+    for type_, holds, reason, message in _conditions(provider, found, nodes):
         conditions = with_condition(
             conditions, type_, holds, reason, message, generation=provider.metadata.generation, now=now
         )
@@ -166,7 +167,23 @@ def _funds(credentials: Sequence[CredentialStatus]) -> tuple[bool, Reason, str] 
     return (True, Reason.FUNDS_LEFT, "") if told else None
 
 
-def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, bool | Status, Reason, str]]:
+def _why_ready(provider: ComputeProvider) -> tuple[Reason, str]:
+    if provider.spec.desired_state is ProviderDesiredState.PAUSED:
+        return Reason.PAUSED, "paused as wanted: it buys nothing, and still stops"
+    return Reason.AS_WANTED, ""
+
+
+def _why_not_ready(
+    provider: ComputeProvider, valid: tuple[bool | Status, Reason, str], reach_message: str, nodes: int
+) -> tuple[Reason, str]:
+    if provider.metadata.deletion_timestamp is not None:
+        return Reason.DELETING, f"{nodes} nodes are not proven gone yet: until then it stays, and its Secrets do"
+    return valid[1:] if valid[0] is not True else (Reason.UNREACHABLE, reach_message)
+
+
+def _conditions(
+    provider: ComputeProvider, found: Findings, nodes: int
+) -> list[tuple[Type, bool | Status, Reason, str]]:
     unsure = [status for status in found.credentials if status.validity is CredentialValidity.UNKNOWN]
     valid: tuple[bool | Status, Reason, str]
     bad = [status for status in found.credentials if status.validity is CredentialValidity.INVALID]
@@ -187,18 +204,18 @@ def _conditions(provider: ComputeProvider, found: Findings) -> list[tuple[Type, 
         valid = (True, Reason.CREDENTIALS_ACCEPTED, "")
     reached = found.traits is not None and found.error is None
     reach_message = found.error.message if found.error else (found.problem[1] if found.problem else "")
-    paused = provider.spec.desired_state is ProviderDesiredState.PAUSED
-    ready = valid[0] is True and reached and not paused
-    first_problem = (
-        (Reason.PAUSED, "paused as wanted")
-        if paused
-        else (valid[1:] if valid[0] is not True else (Reason.UNREACHABLE, reach_message))
-    )
+    ready = valid[0] is True and reached and provider.metadata.deletion_timestamp is None
+    why = _why_ready(provider) if ready else _why_not_ready(provider, valid, reach_message, nodes)
     return [
-        (Type.READY, ready, *((Reason.AS_WANTED, "") if ready else first_problem)),
+        (Type.READY, ready, *why),
         (Type.CREDENTIALS_VALID, *valid),
         (Type.REACHABLE, reached, Reason.REACHED if reached else Reason.UNREACHABLE, reach_message),
-        (Type.RECONCILING, not ready and not unknown, Reason.IN_PROGRESS if not ready else Reason.AS_WANTED, ""),
+        (
+            Type.RECONCILING,
+            not ready and not unknown,
+            Reason.IN_PROGRESS if not ready else Reason.AS_WANTED,
+            "" if ready or unknown else why[1],
+        ),
         (
             Type.STALLED,
             unknown,
