@@ -244,6 +244,8 @@ class World:
         """Wait for what must not be split. False if something is still under way after `timeout` seconds."""
         for task in self._background:
             task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=1.0)  # a request that is cut off closes its connection
         if not self._critical:
             return True
         _, late = await asyncio.wait(self._critical, timeout=timeout)

@@ -106,6 +106,11 @@ class Bidding:
     async def _choose(self, handle: str, shown: Deployment, order: Order, opened: datetime) -> Step:
         dseq = shown.deployment.id.dseq
         bids = [bid for bid in await self._console.bids(dseq) if bid.id.dseq == dseq]
+        if taken := next((bid for bid in bids if bid.state == "active"), None):
+            # The node that showed no lease lags behind the one that listed the bids: what is bought is not given up.
+            return so_far(
+                shown, State.STARTING, f"the bid of {quoted(taken.id.provider)} is taken; its lease isn't shown yet"
+            )
         rates = await self._holdings.rates(*(bid.price.denom for bid in bids))
         chosen, why = translate.cheapest(bids, order.wish, rates)
         if chosen is not None:
