@@ -14,7 +14,7 @@ from cal_cli.errors import Failure, say
 from cal_cli.instances import Instance, running_on, words
 from cal_cli.kube import Kube
 from cal_cli.leftovers import end_leftovers, interrupt_local
-from cal_cli.statedir import StateDir
+from cal_cli.statedir import StateDir, alive
 from cal_crds.meta import DEPLOYMENT, NODE
 
 _STOP = 120.0
@@ -53,7 +53,7 @@ def _stop_supervisor(state: StateDir) -> None:
     supervisor = _terminate(known.pid)
     deadline = time.monotonic() + _STOP
     # The lock is free a moment before the process is gone.
-    while state.running() or (supervisor is not None and _alive(supervisor)):
+    while state.running() or (supervisor is not None and alive(supervisor)):
         if time.monotonic() > deadline:
             raise Failure(f"the supervisor (pid {known.pid}) did not stop in {_STOP:.0f} s; its log is in {state.logs}")
         time.sleep(_POLL)
@@ -69,14 +69,6 @@ def _terminate(pid: int) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         return None
     return process
-
-
-def _alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie is its parent's affair."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _outliving(state: StateDir) -> list[Instance]:

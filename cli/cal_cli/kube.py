@@ -11,14 +11,13 @@ import requests
 
 from cal_cli.errors import Failure
 from cal_crds.loopback import leads_here
-from cal_crds.meta import KINDS
+from cal_crds.meta import KINDS, METADATA_ONLY
 
 Body = dict[str, Any]
 
 NOT_FOUND = 404
 _CONFLICT = 409
 _MANAGER = "calctl"
-_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: Where the kinds live that calctl applies, besides our own: apiVersion and kind -> (plural, namespaced).
 _PLURALS = {
     ("v1", "Namespace"): ("namespaces", False),
@@ -65,7 +64,7 @@ class Kube:
 
     def metadata(self, path: str, label: str = "") -> list[Body]:
         """A collection's metadata alone; of the objects that carry `label`, if one is given."""
-        return self._pages(f"{path}?limit=500&labelSelector={label}", accept=_METADATA)
+        return self._pages(f"{path}?limit=500&labelSelector={label}", accept=METADATA_ONLY)
 
     def _pages(self, path: str, accept: str | None = None) -> list[Body]:
         page = self._request("GET", path, accept=accept)

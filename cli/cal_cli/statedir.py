@@ -118,10 +118,18 @@ def same_process(member: Member) -> psutil.Process | None:
     try:
         process = psutil.Process(member.pid)
         # The clock may have been set in between; a second is far less than a pid needs to come round again.
-        alive = abs(process.create_time() - member.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - member.started) < 1
     except psutil.Error:
         return None
-    return process if alive else None
+    return process if same and alive(process) else None
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie is its parent's affair."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def default_path() -> Path:

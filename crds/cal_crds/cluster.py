@@ -14,18 +14,23 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from cal_crds import transport
+from cal_crds.meta import METADATA_ONLY
 
 Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 _CONNECTIONS = 64
-METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: With its charset, so that the client library leaves the body to `transport.yaml`.
 APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
+
+
+#: What `Cluster.connect` raises where there is no kubeconfig, and no service account, that can be used.
+NO_ACCESS = (config.ConfigException, OSError, yaml.YAMLError)
 
 
 class ClusterError(Exception):
@@ -79,7 +84,8 @@ class Cluster:
     async def connect(
         cls, kubeconfig: str | None = None, context: str | None = None, *, connections: int = _CONNECTIONS
     ) -> Self:
-        """By a kubeconfig file, or in-cluster when None. A request above so many `connections` waits for its turn; each costs 256 KiB."""
+        """By a kubeconfig file, or in-cluster when None; one of `NO_ACCESS` where there is none. A request above so many `connections`
+        waits for its turn; each costs 256 KiB."""
         configuration = Configuration()
         if kubeconfig:
             await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
@@ -111,12 +117,10 @@ class Cluster:
 
     async def list(self, path: str, **query: str) -> Body:
         """A whole collection, paged through by 500: {"items": [...], "metadata": {"resourceVersion": ...}}."""
-        page = await self.request("GET", path, query={"limit": "500", **query})
-        items = page.get("items") or []
-        while token := page.get("metadata", {}).get("continue"):
-            page = await self.request("GET", path, query={"limit": "500", **query, "continue": token})
-            items += page.get("items") or []
-        return {**page, "items": items}
+        found: Body = {}
+        async for page in self.pages(path, **query):
+            found = {**page, "items": [*found.get("items", ()), *(page.get("items") or ())]}
+        return found
 
     async def pages(self, path: str, accept: str | None = None, **query: str) -> AsyncGenerator[Body, None]:
         """A whole collection, page by page of at most 500, for those who keep little of each item."""

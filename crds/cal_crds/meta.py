@@ -8,6 +8,8 @@ from typing import Final
 GROUP: Final = "calayer.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
+#: The `Accept` header of those who want a collection's metadata alone.
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 CATEGORY: Final = "cal"
 
 #: Ours alone; never the name that kopf uses for its own, or kopf would strip it.

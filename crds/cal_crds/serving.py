@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-import yaml
-from kubernetes.aio.config import ConfigException
 
-from cal_crds.cluster import Cluster
+from cal_crds.cluster import NO_ACCESS, Cluster
 
 
 class CannotServe(Exception):
@@ -52,7 +50,7 @@ async def connect(kubeconfig: str | None) -> Cluster:
     """The API server by that file, else in-cluster. It need not answer yet. `CannotServe` where nothing names one."""
     try:
         return await Cluster.connect(kubeconfig)
-    except (ConfigException, OSError, yaml.YAMLError) as error:
+    except NO_ACCESS as error:
         raise CannotServe(f"no access to a cluster: {error}") from error
 
 

@@ -7,11 +7,8 @@ import logging
 import signal
 import sys
 
-import yaml
-from kubernetes.aio.config import ConfigException
-
 from cal_adapters.connect import find_installation
-from cal_crds.cluster import Cluster, ClusterError
+from cal_crds.cluster import NO_ACCESS, Cluster, ClusterError
 from cal_operator.accounts import Accounts
 from cal_operator.clock import SystemClock
 from cal_operator.engine import Engine
@@ -114,7 +111,7 @@ def main() -> int:
     settings = parse(sys.argv[1:])
     try:
         return asyncio.run(run(settings))
-    except (OSError, ClusterError, ConfigException, yaml.YAMLError) as error:
+    except (OSError, ClusterError, *NO_ACCESS) as error:
         log.error("the operator ends: %s", error)
         return 1
 

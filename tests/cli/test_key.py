@@ -12,22 +12,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from rig.guarded_model import MODEL
 
 pytestmark = pytest.mark.timeout(300)
 Calctl = Any
-
-#: Guards all but /health, as the engine does whose variable it reads.
-MODEL = """
-import http.server, os
-
-class Model(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        known = self.headers.get("Authorization") == f"Bearer {os.environ.get('VLLM_API_KEY')}"
-        self.send_response(200 if known or self.path == "/health" else 401)
-        self.end_headers()
-
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Model).serve_forever()
-"""
 
 
 def _answer(endpoint: str, key: str | None) -> int:

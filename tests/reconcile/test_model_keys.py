@@ -16,6 +16,7 @@ import httpx
 import pytest
 from rig.build import deployment, node
 from rig.desk import QUICK, Desk, OperatorProcess
+from rig.guarded_model import MODEL
 from rig.waiting import until
 
 from cal_adapters.akash.bidding import order_of
@@ -35,20 +36,6 @@ from cal_operator.world import World
 
 pytestmark = pytest.mark.anyio
 
-MODEL = """
-import http.server, os
-
-class Model(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        known = self.headers.get("Authorization") == f"Bearer {os.environ.get('VLLM_API_KEY')}"
-        self.send_response(200 if known or self.path == "/health" else 401)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Model).serve_forever()
-"""
 WORKLOAD = {"engine": "vllm", "command": [sys.executable, "-c", MODEL], "ports": [{"name": "http", "port": 8000}]}
 
 

@@ -148,9 +148,11 @@ class _Budget:
         """What one node may cost an hour: the final price may be above the offer's, and must not break the pool's limit either. A wide limit is
         no leave to pay many times what was offered."""
         own = pool.spec.max_cost_per_hour
-        if self.per_hour is None or (own is not None and money.parse(own) <= self.per_hour):
+        if self.per_hour is None:
             return own
-        return money.render(min(self.per_hour, max(price * _ABOVE_OFFER, Decimal(1)) if own is None else self.per_hour))
+        if own is None:
+            return money.render(min(self.per_hour, max(price * _ABOVE_OFFER, Decimal(1))))
+        return own if money.parse(own) <= self.per_hour else money.render(self.per_hour)
 
     def take(self, price: Decimal) -> None:
         self.nodes = None if self.nodes is None else self.nodes - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cal_adapters.contract import Traits
 from cal_adapters.errors import AdapterError, CredentialsRefused
@@ -41,13 +42,13 @@ async def reconcile(world: World, uid: str) -> float | None:
     provider: ComputeProvider | None = world.store.providers.get(uid)
     if provider is None:
         return None
-    in_use = any(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
-    if in_use:
+    nodes = sum(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
+    if nodes:
         for credential in provider.spec.credentials:
             await hold(world, provider, credential.name, sure=True)
     else:
         await let_go(world, provider)
-    if provider.metadata.deletion_timestamp is not None and not in_use:
+    if provider.metadata.deletion_timestamp is not None and not nodes:
         await world.accounts.close(provider.metadata.name)
         await world.set_finalizers(PROVIDER, uid, [name for name in provider.metadata.finalizers if name != FINALIZER])
         return None
@@ -58,7 +59,7 @@ async def reconcile(world: World, uid: str) -> float | None:
     if found.offers is not None:
         for key in [key for key in world.taken if key[0] == provider.metadata.name]:
             del world.taken[key]
-    await world.write_status(PROVIDER, provider, provider.status, report(world, provider, found))
+    await world.write_status(PROVIDER, provider, provider.status, report(provider, found, nodes, world.clock.now()))
     return found.traits.offers_seconds if found.traits else 10.0
 
 
@@ -127,9 +128,10 @@ async def _check(account: Account) -> CredentialStatus:
     return CredentialStatus(name=name, validity=CredentialValidity.VALID, account=opened.id, balance=balance)
 
 
-def report(world: World, provider: ComputeProvider, found: Findings) -> ProviderStatus:
-    """The whole status. Offers that can't be refreshed stay as they were, with the error beside them."""
-    now, old = world.clock.now(), provider.status
+def report(provider: ComputeProvider, found: Findings, nodes: int, now: datetime) -> ProviderStatus:
+    """The whole status, with so many `nodes` that aren't proven gone. Offers that can't be refreshed stay as they were, with the error
+    beside them. Pure."""
+    old = provider.status
     changed = found.offers is not None and list(found.offers) != old.offers
     status = old.model_copy(
         update={
@@ -143,7 +145,6 @@ def report(world: World, provider: ComputeProvider, found: Findings) -> Provider
         }
     )
     conditions = list(old.conditions)
-    nodes = sum(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
     for type_, holds, reason, message in _conditions(provider, found, nodes):
         conditions = with_condition(
             conditions, type_, holds, reason, message, generation=provider.metadata.generation, now=now
@@ -181,27 +182,33 @@ def _why_not_ready(
     return valid[1:] if valid[0] is not True else (Reason.UNREACHABLE, reach_message)
 
 
-def _conditions(
-    provider: ComputeProvider, found: Findings, nodes: int
-) -> list[tuple[Type, bool | Status, Reason, str]]:
-    unsure = [status for status in found.credentials if status.validity is CredentialValidity.UNKNOWN]
-    valid: tuple[bool | Status, Reason, str]
-    bad = [status for status in found.credentials if status.validity is CredentialValidity.INVALID]
-    unknown = found.problem is not None and found.problem[0] is Reason.UNKNOWN_ADAPTER
+def _validity(found: Findings) -> tuple[bool | Status, Reason, str]:
+    """Whether the provider accepts every credential."""
     if found.problem is not None:
-        valid = (False, *found.problem)
-    elif bad:
-        valid = (False, Reason.CREDENTIALS_REFUSED, "; ".join(f"{status.name}: {status.message}" for status in bad))
-    elif found.anonymous:
-        valid = (
+        return False, *found.problem
+    if bad := _of(found, CredentialValidity.INVALID):
+        return False, Reason.CREDENTIALS_REFUSED, bad
+    if found.anonymous:
+        return (
             False,
             Reason.NO_CREDENTIALS,
             "no credential is configured: pools are accepted, their deployments wait",
         )
-    elif unsure:
-        valid = (Status.UNKNOWN, Reason.UNREACHABLE, "; ".join(f"{status.name}: {status.message}" for status in unsure))
-    else:
-        valid = (True, Reason.CREDENTIALS_ACCEPTED, "")
+    if unsure := _of(found, CredentialValidity.UNKNOWN):
+        return Status.UNKNOWN, Reason.UNREACHABLE, unsure
+    return True, Reason.CREDENTIALS_ACCEPTED, ""
+
+
+def _of(found: Findings, validity: CredentialValidity) -> str:
+    """What is said of the credentials of one kind."""
+    return "; ".join(f"{status.name}: {status.message}" for status in found.credentials if status.validity is validity)
+
+
+def _conditions(
+    provider: ComputeProvider, found: Findings, nodes: int
+) -> list[tuple[Type, bool | Status, Reason, str]]:
+    valid = _validity(found)
+    unknown = found.problem is not None and found.problem[0] is Reason.UNKNOWN_ADAPTER
     reached = found.traits is not None and found.error is None
     reach_message = found.error.message if found.error else (found.problem[1] if found.problem else "")
     ready = valid[0] is True and reached and provider.metadata.deletion_timestamp is None

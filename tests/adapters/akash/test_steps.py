@@ -97,35 +97,37 @@ async def test_steps_that_race_make_one_lease(world: AkashWorld, make: Make, new
     assert lease is not None and lease.bid.provider.name == "cheap"
 
 
-async def test_a_lost_answer_to_the_lease_is_found_out_by_the_next_look(
-    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
-) -> None:
-    request = await new_request()
+async def leased_unanswered(adapter: AkashAdapter, request: LaunchRequest, world: AkashWorld, after: float) -> str:
+    """A deployment so many seconds old whose lease was made, with the answer lost; its handle."""
     instance = await adapter.launch(request)
-    await world.advance(21)
+    await world.advance(after)
     world.akash.plan.faults.append(Fault("createLeases", "cut_after"))
     with pytest.raises(OutcomeUnknown):
         await adapter.advance(instance.handle, request)
     assert only(world).lease is not None
+    return instance.handle
+
+
+async def test_a_lost_answer_to_the_lease_is_found_out_by_the_next_look(
+    world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
+) -> None:
+    request = await new_request()
+    handle = await leased_unanswered(adapter, request, world, after=21)
     await world.advance(4)
-    assert (await adapter.advance(instance.handle, request)).state is State.RUNNING
+    assert (await adapter.advance(handle, request)).state is State.RUNNING
 
 
 async def test_a_lease_that_a_lagging_node_does_not_show_is_not_given_up(
     world: AkashWorld, adapter: AkashAdapter, new_request: NewRequest
 ) -> None:
     request = await new_request()
-    instance = await adapter.launch(request)
-    await world.advance(58)
-    world.akash.plan.faults.append(Fault("createLeases", "cut_after"))
-    with pytest.raises(OutcomeUnknown):
-        await adapter.advance(instance.handle, request)
+    handle = await leased_unanswered(adapter, request, world, after=58)
     await world.advance(4)
     world.akash.plan.faults.append(Fault("getDeployment", "stale", seconds=20))
-    seen = await adapter.advance(instance.handle, request)
+    seen = await adapter.advance(handle, request)
     assert seen.state is State.STARTING and "taken" in seen.message
     assert only(world).closed is None
-    assert (await adapter.advance(instance.handle, request)).state is State.RUNNING
+    assert (await adapter.advance(handle, request)).state is State.RUNNING
 
 
 async def test_a_provider_that_missed_the_manifest_is_handed_it_again_but_not_at_every_look(
