@@ -7,6 +7,7 @@ interrupted build resumes. A file lock makes two processes that ask at once buil
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import queue
 import re
@@ -182,12 +183,12 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def stages(go: str = "go") -> Path:
-    """The folder of kwok's stages in the module cache: kwok does nothing without them."""
-    argv = [go, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+    """The folder of the stages without which kwok does nothing, in the module cache; fetched if it is there no more."""
+    argv = [go, "mod", "download", "-json", "sigs.k8s.io/kwok"]
     answer = subprocess.run(argv, cwd=MODULE, capture_output=True, text=True, check=False)
-    if answer.returncode != 0 or not answer.stdout.strip():
-        raise BuildFailed(f"kwok's own folder not found: {answer.stderr.strip()}")
-    return Path(answer.stdout.strip()) / "kustomize" / "stage"
+    if answer.returncode != 0:
+        raise BuildFailed(f"kwok's own folder not found: {answer.stdout.strip()} {answer.stderr.strip()}")
+    return Path(json.loads(answer.stdout)["Dir"]) / "kustomize" / "stage"
 
 
 def _keep_stages(go: str, target: Path) -> None:
