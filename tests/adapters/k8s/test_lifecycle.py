@@ -177,6 +177,12 @@ async def test_replicas_of_one_deployment_go_to_different_machines(
     site.node(cpu="64", memory="256Gi")
     site.node(cpu="2", memory="8Gi")
     offer = next(o for o in await offers_of(adapter, lambda o: o.vcpu == 1))
+
+    async def both_open() -> bool:  # a node is born with a taint, and the offer may be of the other one
+        found = json.loads(site.kubectl("get", "nodes", *site.nodes, "-o", "json").stdout)["items"]
+        return not any(node["spec"].get("taints") for node in found)
+
+    await eventually_async(both_open)
     places = set()
     for _ in range(2):
         bought = await adapter.launch(request_for(offer, deployment_uid="d-spread"))
