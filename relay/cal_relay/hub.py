@@ -15,8 +15,9 @@ from cal_relay.ring import Batch, Ring
 
 #: After so many lines without a pause the clients get their turn, or a burst would run over them.
 TURN = 64
-#: Seconds that a log waits, once, for a client that has kept up so far.
-PATIENCE = 1.0
+#: How often a log waits, once, for a client that has kept up so far, and for how many seconds each time: a relay that was itself held up
+#: for long has waited once, not all the time.
+PATIENCE, WAIT = 30, 0.1
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,21 @@ class Hub:
         self._progress = asyncio.Event()
 
     async def turn(self) -> None:
-        """Let the clients read before a burst of lines goes on. Those that kept up so far are given a second, once, before they lose any."""
+        """Let the clients read before a burst of lines goes on. Those that kept up so far are given three seconds, once, before they lose any."""
         await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while any(reader.pressed for reader in self._readers):
-                    await self._progress.wait()
-        except TimeoutError:
-            for reader in self._readers:
-                reader.slow = reader.slow or reader.pressed
+        for _ in range(PATIENCE):
+            try:
+                async with asyncio.timeout(WAIT):
+                    await self._all_keep_up()
+                    return
+            except TimeoutError:
+                continue
+        for reader in self._readers:
+            reader.slow = reader.slow or reader.pressed
+
+    async def _all_keep_up(self) -> None:
+        while any(reader.pressed for reader in self._readers):
+            await self._progress.wait()
 
 
 class Reader:

@@ -29,6 +29,11 @@ class Follower:
     def notices(self) -> list[str]:
         return [frame["data"] for frame in self.frames if "notice" in frame]
 
+    @property
+    def lost(self) -> int:
+        """How many lines the relay said it left out."""
+        return sum(int(text.split()[1]) for text in self.notices if text.endswith("you read too slowly"))
+
     async def frame(self) -> dict[str, Any]:
         """The next frame."""
         self.frames.append(json.loads(await self.socket.recv()))
