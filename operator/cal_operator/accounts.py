@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -46,6 +47,14 @@ class Account:
     #: The provider's last word on the credential, where that was a refusal: a check without an answer doesn't unsay it.
     refused: CredentialsRefused | None = None
     anonymous: bool = False
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def first_check(self) -> None:
+        """Check it unless that was tried before; what came of it stands in `opened` and `error`. However many ask, it is done once."""
+        async with self._checking:
+            if self.opened is None and self.error is None:
+                with suppress(AdapterError):
+                    await self.check()
 
     async def check(self) -> Opened:
         """Whether the credential works; remembered."""
@@ -133,6 +142,20 @@ class Accounts:
             raise AccountMissing(Reason.SECRET_MISSING, error.message) from error
         known = self._accounts.get((provider.metadata.name, chosen.name if chosen else None))
         return known if known is not None else await self.open(provider, credential)
+
+    async def all_of(self, provider: ComputeProvider) -> list[Account]:
+        """Every account of a provider that something can have been bought through; what can't be opened is logged and left out."""
+        found: dict[int, Account] = {}
+        names: set[str | None] = {credential.name for credential in provider.spec.credentials} or {None}
+        for name in names:
+            try:
+                account = await self.get(provider, name)
+            except AccountMissing as missing:
+                log.warning("%s can't be looked through: %s", provider.metadata.name, missing.message)
+                continue
+            if not (account.anonymous and account.adapter.traits.needs_credentials):
+                found[id(account)] = account
+        return list(found.values())
 
     async def close(self, provider: str | None = None) -> None:
         """Let go of all accounts, or those of one provider."""

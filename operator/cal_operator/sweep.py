@@ -15,7 +15,7 @@ from cal_adapters.connect import choose_credential
 from cal_adapters.contract import Instance
 from cal_adapters.errors import AdapterError
 from cal_crds.meta import NODE, PROVIDER
-from cal_operator.accounts import Account, AccountMissing
+from cal_operator.accounts import Account
 from cal_operator.nodes.act import undo
 from cal_operator.world import World
 
@@ -49,7 +49,8 @@ class Sweep:
         found: list[tuple[Account, Instance]] = []
         listed: list[Account] = []
         seen_all = True
-        for account in await self._accounts():
+        providers = self._world.store.providers.all()
+        for account in [account for provider in providers for account in await self._world.accounts.all_of(provider)]:
             try:
                 bought = await account.gate.call("list", account.adapter.list_marked)
                 listed.append(account)
@@ -77,21 +78,6 @@ class Sweep:
             words = "%s: the credential %s opens account %s, but nodes bought from %s: that can't be swept"
             opened = account.opened.id if account.opened else None
             log.warning(words, account.provider, account.credential, opened, ", ".join(sorted(unseen)))
-
-    async def _accounts(self) -> list[Account]:
-        """Every account that a provider or a node names."""
-        accounts: dict[int, Account] = {}
-        for provider in self._world.store.providers.all():
-            names: set[str | None] = {credential.name for credential in provider.spec.credentials} or {None}
-            for name in names:
-                try:
-                    account = await self._world.accounts.get(provider, name)
-                except AccountMissing as missing:
-                    log.warning("%s can't be swept: %s", provider.metadata.name, missing.message)
-                    continue
-                if not (account.anonymous and account.adapter.traits.needs_credentials):
-                    accounts[id(account)] = account
-        return list(accounts.values())
 
     async def _known(self) -> Known:
         known = Known()

@@ -55,6 +55,22 @@ def operator(busy_plane: ControlPlane) -> Iterator[OperatorProcess]:
 
 
 @pytest.fixture
+def fresh_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
+    """Where nothing was done before: for what is counted by the API server's own metrics, which tell no tests apart."""
+    with operator_plane(binaries) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def fresh_desk(fresh_plane: ControlPlane, anyio_backend: str) -> AsyncIterator[Desk]:
+    """A desk on a plane of its own, where no operator runs."""
+    async with await Cluster.connect(str(fresh_plane.kubeconfig)) as cluster:
+        desk = await _desk(cluster, fresh_plane)
+        yield desk
+        desk.ledger.close()
+
+
+@pytest.fixture
 async def bare_desk(own_plane: ControlPlane, anyio_backend: str) -> AsyncIterator[Desk]:
     """A namespace and a provider's name of this test's own, where no operator runs."""
     async with await Cluster.connect(str(own_plane.kubeconfig)) as cluster:

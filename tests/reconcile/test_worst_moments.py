@@ -136,6 +136,19 @@ async def test_nothing_is_bought_from_another_account_than_the_intent_names(worl
     await until(asked_for_again)
 
 
+async def test_an_intent_names_its_account_also_before_a_new_operator_has_checked_any(
+    world: World, bare_desk: Desk
+) -> None:
+    """The resources of the operator before say that all is ready; were the answer lost and the key swapped, nothing else would tell where it bought."""
+    first = await intent(world, bare_desk)
+    await world.accounts.close()  # as in a new process
+    uid = await bare_desk.deploy("second")
+    await resync.load(world)
+    await reconcile_deployment(world, uid)
+    (node,) = await bare_desk.nodes(uid)
+    assert node.spec.account is not None and node.spec.account == first.spec.account
+
+
 async def test_a_stop_through_an_account_that_is_not_known_yet_proves_nothing(world: World, bare_desk: Desk) -> None:
     """Providers say "gone" of whatever the key's account doesn't hold."""
     node = await intent(world, bare_desk)
@@ -265,6 +278,21 @@ async def test_a_final_price_above_the_offer_s_does_not_break_the_pool_s_limit(d
 
     await until(refused)
     assert desk.billing() == []
+
+
+async def test_prices_that_rise_together_do_not_break_the_pool_s_limit(desk: Desk) -> None:
+    """Each final price would be within what the limit leaves beside the other's offer."""
+    await desk.open(limits={"maxCostPerHour": "0.25"})
+    for offer in CATALOGUE:
+        desk.ledger.reprice(offer, "2")  # after the offers were read: what was 0.08 costs 0.16
+    await desk.deploy(replicas=2)
+
+    async def one_bought_one_waits() -> bool:
+        waiting = (await desk.deployment()).status.waiting
+        return len(desk.ledger.history()) == 1 and waiting is not None and waiting.reason in ("LimitReached", "NoOffer")
+
+    await until(one_bought_one_waits)
+    assert len(desk.billing()) == 1
 
 
 async def test_a_secret_that_was_replaced_as_a_whole_is_held_again(world: World, bare_desk: Desk) -> None:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
+from cal_adapters.contract import LaunchesInSteps
 from cal_crds import engines, money
 from cal_crds.cluster import AlreadyExists
 from cal_crds.conditions import Reason
@@ -29,13 +29,11 @@ from cal_crds.node import ComputeNode, NodeProviderRef, NodeSpec, ObjectRef, Off
 from cal_crds.pool import ComputePool
 from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
+from cal_operator.deployments.budget import Budget
 from cal_operator.deployments.decide import DeploymentView, Plan, Want
 from cal_operator.place import Market, Wish, place
 from cal_operator.providers.guard import hold
 from cal_operator.world import World
-
-#: Where only a pool's limit bounds the price: up to so many times the offer's, or 1 USD/h.
-_ABOVE_OFFER = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ async def _create(world: World, view: DeploymentView, wants: Sequence[Want]) -> 
         world.pool_locks.setdefault(view.pool.metadata.uid, asyncio.Lock()) if view.pool.spec.limits else nullcontext()
     )
     async with lock:
-        budget = await _Budget.read(world, view.pool)
+        budget = await Budget.read(world, view.pool, in_steps=isinstance(account.adapter, LaunchesInSteps))
         for want in wants:
             waiting = await _create_one(world, view, want, account, offers, budget)
             if waiting is not None:
@@ -101,6 +99,7 @@ async def _market(world: World, pool: ComputePool) -> tuple[Account, Sequence[Of
         raise _blocked(
             Reason.NO_CREDENTIALS, f"provider {name} has no credentials: add a Secret and name it in spec.credentials"
         )
+    await account.first_check()
     if account.error is not None and not account.error.retryable:
         raise _blocked(account.error.reason, f"provider {name}: {account.error.message}")
     if account.opened is None and account.error is not None:
@@ -112,59 +111,8 @@ async def _market(world: World, pool: ComputePool) -> tuple[Account, Sequence[Of
     return account, provider.status.offers
 
 
-@dataclass
-class _Budget:
-    """What the pool's limits leave, counted over every node that isn't proven gone, by a quorum read."""
-
-    nodes: int | None = None
-    per_hour: Decimal | None = None
-    #: `limits.maxNodes` itself.
-    most: int | None = None
-
-    @classmethod
-    async def read(cls, world: World, pool: ComputePool) -> _Budget:
-        limits = pool.spec.limits
-        if limits is None or (limits.max_nodes is None and limits.max_cost_per_hour is None):
-            return cls()
-        path = NODE.path(pool.metadata.namespace)
-        found = await world.cluster.list(path, labelSelector=f"{LABEL_POOL}={pool.metadata.uid}")
-        alive = [node for node in map(ComputeNode.parse, found["items"]) if node.status.gone_time is None]
-        rate = sum((_price(node) for node in alive), Decimal(0))
-        return cls(
-            None if limits.max_nodes is None else limits.max_nodes - len(alive),
-            None if limits.max_cost_per_hour is None else money.parse(limits.max_cost_per_hour) - rate,
-            limits.max_nodes,
-        )
-
-    def refuse(self, price: Decimal) -> str | None:
-        """Why one more node at this price is too much."""
-        if self.nodes is not None and self.nodes < 1:
-            return f"the pool's limits.maxNodes ({self.most}) is reached"
-        if self.per_hour is not None and self.per_hour < price:
-            return f"the pool's limits.maxCostPerHour leaves {money.render(self.per_hour)} USD/h, {money.render(price)} are needed"
-        return None
-
-    def cap(self, pool: ComputePool, price: Decimal) -> str | None:
-        """What one node may cost an hour: the final price may be above the offer's, and must not break the pool's limit either. A wide limit is
-        no leave to pay many times what was offered."""
-        own = pool.spec.max_cost_per_hour
-        if self.per_hour is None:
-            return own
-        if own is None:
-            return money.render(min(self.per_hour, max(price * _ABOVE_OFFER, Decimal(1))))
-        return own if money.parse(own) <= self.per_hour else money.render(self.per_hour)
-
-    def take(self, price: Decimal) -> None:
-        self.nodes = None if self.nodes is None else self.nodes - 1
-        self.per_hour = None if self.per_hour is None else self.per_hour - price
-
-
-def _price(node: ComputeNode) -> Decimal:
-    return money.parse(node.status.instance.price_per_hour if node.status.instance else node.spec.offer.price_per_hour)
-
-
 async def _create_one(
-    world: World, view: DeploymentView, want: Want, account: Account, offers: Sequence[Offer], budget: _Budget
+    world: World, view: DeploymentView, want: Want, account: Account, offers: Sequence[Offer], budget: Budget
 ) -> Waiting | None:
     """Place one node and record the intent. What is waited for, if no offer is acceptable."""
     pool = view.pool
@@ -177,7 +125,8 @@ async def _create_one(
     if (refusal := budget.refuse(price)) is not None:
         return Waiting(reason=Reason.LIMIT_REACHED, message=refusal)
     world.taken[provider, placement.offer.id] = world.taken.get((provider, placement.offer.id), 0) + 1
-    body = _node(view, pool, want, placement.offer, account, budget.cap(pool, price))
+    cap = budget.cap(pool, price)
+    body = _node(view, pool, want, placement.offer, account, cap)
     world.memories.expect(body["spec"]["token"])
     try:
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)
@@ -185,7 +134,7 @@ async def _create_one(
         return Waiting(reason=Reason.IN_PROGRESS, message="the node before this one is not gone yet")
     world.memories.meet(made["metadata"]["uid"], made["spec"]["token"])
     world.learn(NODE, made)
-    budget.take(price)
+    budget.take(price, cap)
     return None
 
 

@@ -21,7 +21,11 @@ from cal_crds.provider import (
 )
 from cal_operator.accounts import Account, AccountMissing
 from cal_operator.providers.guard import hold, let_go
+from cal_operator.providers.leftovers import left_behind
 from cal_operator.world import World
+
+#: How soon a provider that can't be asked, or must not go yet, is looked at again, in seconds.
+_SOON = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,29 @@ async def reconcile(world: World, uid: str) -> float | None:
     provider: ComputeProvider | None = world.store.providers.get(uid)
     if provider is None:
         return None
+    deleting = provider.metadata.deletion_timestamp is not None
     nodes = sum(fact.provider == provider.metadata.name and not fact.gone for fact in world.store.facts())
-    if nodes:
+    stays = f"{nodes} nodes are not proven gone yet" if nodes else None
+    if deleting and not nodes:
+        stays = await left_behind(world, provider)
+    if stays:
         for credential in provider.spec.credentials:
             await hold(world, provider, credential.name, sure=True)
     else:
         await let_go(world, provider)
-    if provider.metadata.deletion_timestamp is not None and not nodes:
+    if deleting and not stays:
         await world.accounts.close(provider.metadata.name)
         await world.set_finalizers(PROVIDER, uid, [name for name in provider.metadata.finalizers if name != FINALIZER])
         return None
-    if provider.metadata.deletion_timestamp is None and FINALIZER not in provider.metadata.finalizers:
+    if not deleting and FINALIZER not in provider.metadata.finalizers:
         await world.set_finalizers(PROVIDER, uid, [*provider.metadata.finalizers, FINALIZER])
         return 0.0
     found = await ask(world, provider)
     if found.offers is not None:
         for key in [key for key in world.taken if key[0] == provider.metadata.name]:
             del world.taken[key]
-    await world.write_status(PROVIDER, provider, provider.status, report(provider, found, nodes, world.clock.now()))
-    return found.traits.offers_seconds if found.traits else 10.0
+    await world.write_status(PROVIDER, provider, provider.status, report(provider, found, stays, world.clock.now()))
+    return found.traits.offers_seconds if found.traits and not (deleting and not nodes) else _SOON
 
 
 async def ask(world: World, provider: ComputeProvider) -> Findings:
@@ -128,8 +136,8 @@ async def _check(account: Account) -> CredentialStatus:
     return CredentialStatus(name=name, validity=CredentialValidity.VALID, account=opened.id, balance=balance)
 
 
-def report(provider: ComputeProvider, found: Findings, nodes: int, now: datetime) -> ProviderStatus:
-    """The whole status, with so many `nodes` that aren't proven gone. Offers that can't be refreshed stay as they were, with the error
+def report(provider: ComputeProvider, found: Findings, stays: str | None, now: datetime) -> ProviderStatus:
+    """The whole status; `stays` says why it can't go yet. Offers that can't be refreshed stay as they were, with the error
     beside them. Pure."""
     old = provider.status
     changed = found.offers is not None and list(found.offers) != old.offers
@@ -145,7 +153,7 @@ def report(provider: ComputeProvider, found: Findings, nodes: int, now: datetime
         }
     )
     conditions = list(old.conditions)
-    for type_, holds, reason, message in _conditions(provider, found, nodes):
+    for type_, holds, reason, message in _conditions(provider, found, stays):
         conditions = with_condition(
             conditions, type_, holds, reason, message, generation=provider.metadata.generation, now=now
         )
@@ -175,10 +183,10 @@ def _why_ready(provider: ComputeProvider) -> tuple[Reason, str]:
 
 
 def _why_not_ready(
-    provider: ComputeProvider, valid: tuple[bool | Status, Reason, str], reach_message: str, nodes: int
+    provider: ComputeProvider, valid: tuple[bool | Status, Reason, str], reach_message: str, stays: str | None
 ) -> tuple[Reason, str]:
     if provider.metadata.deletion_timestamp is not None:
-        return Reason.DELETING, f"{nodes} nodes are not proven gone yet: until then it stays, and its Secrets do"
+        return Reason.DELETING, f"{stays or 'nothing runs there'}: until then it stays, and its Secrets do"
     return valid[1:] if valid[0] is not True else (Reason.UNREACHABLE, reach_message)
 
 
@@ -205,14 +213,14 @@ def _of(found: Findings, validity: CredentialValidity) -> str:
 
 
 def _conditions(
-    provider: ComputeProvider, found: Findings, nodes: int
+    provider: ComputeProvider, found: Findings, stays: str | None
 ) -> list[tuple[Type, bool | Status, Reason, str]]:
     valid = _validity(found)
     unknown = found.problem is not None and found.problem[0] is Reason.UNKNOWN_ADAPTER
     reached = found.traits is not None and found.error is None
     reach_message = found.error.message if found.error else (found.problem[1] if found.problem else "")
     ready = valid[0] is True and reached and provider.metadata.deletion_timestamp is None
-    why = _why_ready(provider) if ready else _why_not_ready(provider, valid, reach_message, nodes)
+    why = _why_ready(provider) if ready else _why_not_ready(provider, valid, reach_message, stays)
     return [
         (Type.READY, ready, *why),
         (Type.CREDENTIALS_VALID, *valid),

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -158,6 +159,10 @@ class AkashSite:
 
     def fund(self, dollars: int) -> None:
         self.state.accounts[0].credits = dollars * type(self.state.accounts[0].credits)(1_000_000)
+
+    def leases(self) -> list[Decimal]:
+        """US dollars per hour of each lease that bills."""
+        return [item.lease.bid.usd for item in self._open() if item.lease is not None]
 
     def say(self, line: str) -> None:
         (item,) = [item for item in self._open() if item.lease is not None]

@@ -1,7 +1,9 @@
-"""What a person reads when nothing can be bought: an empty account, a market that there isn't, more GPUs than one job has."""
+"""What a person reads when nothing can be bought: an empty account, a market that there isn't, more GPUs than one job has, a limit that is
+reached."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -66,3 +68,31 @@ async def test_a_gpu_that_nobody_has_and_more_than_are_sold_together_are_said(cu
     await _waits(customer, waiting, "NoOffer", "GPU")
     await customer.terminate()
     await customer.reaches("TERMINATED")
+
+
+@pytest.mark.parametrize("site", ["akash"], indirect=True)
+async def test_bids_that_are_dearer_than_the_offers_do_not_break_the_pool_s_limit(
+    customer: Customer, waiting: Any
+) -> None:
+    """Two orders are open before either has a price: each bid alone would be within what the other's offer leaves."""
+    await customer.register(main=customer.site.key)
+
+    async def offered() -> bool:
+        return bool((await customer.provider()).status.offers)
+
+    await waiting(offered)
+    customer.site.state.factors["rtx4090"] = Decimal("1.3")  # offered at 0.40, bid at 0.52
+    await customer.pool(maxCostPerHour=None, limits={"maxCostPerHour": "0.96"})
+    await customer.deploy(replicas=2)
+
+    async def one_serves_and_one_waits() -> bool:
+        assert len(customer.site.leases()) <= 1
+        found = (await customer.deployment()).status
+        serves = found.ready_replicas == 1 and found.waiting is not None
+        return serves and "held for nodes whose final price" not in found.waiting.message
+
+    await waiting(one_serves_and_one_waits, 120)
+    (price,) = customer.site.leases()
+    assert price == Decimal("0.52")
+    await customer.terminate()
+    await customer.no_nodes(timeout=120)
