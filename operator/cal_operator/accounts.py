@@ -143,19 +143,19 @@ class Accounts:
         known = self._accounts.get((provider.metadata.name, chosen.name if chosen else None))
         return known if known is not None else await self.open(provider, credential)
 
-    async def all_of(self, provider: ComputeProvider) -> list[Account]:
-        """Every account of a provider that something can have been bought through; what can't be opened is logged and left out."""
-        found: dict[int, Account] = {}
-        names: set[str | None] = {credential.name for credential in provider.spec.credentials} or {None}
-        for name in names:
+    async def all_of(self, provider: ComputeProvider) -> dict[str | None, Account | AccountMissing]:
+        """Every account of a provider that something can have been bought through, by its credential, or why it can't be opened."""
+        found: dict[str | None, Account | AccountMissing] = {}
+        names: list[str | None] = [credential.name for credential in provider.spec.credentials]
+        for name in names or [None]:
             try:
                 account = await self.get(provider, name)
             except AccountMissing as missing:
-                log.warning("%s can't be looked through: %s", provider.metadata.name, missing.message)
+                found[name] = missing
                 continue
             if not (account.anonymous and account.adapter.traits.needs_credentials):
-                found[id(account)] = account
-        return list(found.values())
+                found[name] = account
+        return found
 
     async def close(self, provider: str | None = None) -> None:
         """Let go of all accounts, or those of one provider."""

@@ -7,15 +7,16 @@ can't be listed is not swept, and says so: *unknown* never acts.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge
 
 from cal_adapters.connect import choose_credential
 from cal_adapters.contract import Instance
 from cal_adapters.errors import AdapterError
-from cal_crds.meta import NODE, PROVIDER
-from cal_operator.accounts import Account
+from cal_crds.meta import PROVIDER
+from cal_operator.accounts import Account, AccountMissing
+from cal_operator.known import Known, read
 from cal_operator.nodes.act import undo
 from cal_operator.world import World
 
@@ -23,18 +24,6 @@ log = logging.getLogger(__name__)
 
 ORPHANS = Counter("cal_orphans_stopped_total", "Instances stopped because no node knew them.", ["provider"])
 BLIND = Gauge("cal_sweep_blind", "1 where an account could not be swept.", ["provider", "credential"])
-
-
-@dataclass
-class Known:
-    """What the nodes know, by a quorum read."""
-
-    #: (provider, handle) -> node uid.
-    handles: dict[tuple[str, str], str] = field(default_factory=dict)
-    #: (provider, credential as the node names it) -> the accounts that were bought from through it.
-    accounts: dict[tuple[str, str | None], set[str]] = field(default_factory=dict)
-    #: Tokens of nodes without a handle yet.
-    launching: set[str] = field(default_factory=set)
 
 
 class Sweep:
@@ -49,18 +38,18 @@ class Sweep:
         found: list[tuple[Account, Instance]] = []
         listed: list[Account] = []
         seen_all = True
-        providers = self._world.store.providers.all()
-        for account in [account for provider in providers for account in await self._world.accounts.all_of(provider)]:
-            try:
-                bought = await account.gate.call("list", account.adapter.list_marked)
+        for provider in self._world.store.providers.all():
+            for credential, account in (await self._world.accounts.all_of(provider)).items():
+                bought = await _list(account)
+                if isinstance(account, AccountMissing) or isinstance(bought, str):
+                    seen_all = False
+                    BLIND.labels(provider.metadata.name, credential or "").set(1)
+                    words = "%s can't be swept, nothing is known of its orphans: %s"
+                    log.warning(words, provider.metadata.name, bought)
+                    continue
                 listed.append(account)
-            except AdapterError as error:
-                seen_all = False
-                BLIND.labels(account.provider, account.credential or "").set(1)
-                log.warning("%s can't be swept, nothing is known of its orphans: %s", account.provider, error.message)
-                continue
-            found += [(account, instance) for instance in bought]
-        known = await self._known() if found or self._world.store.facts() else Known()
+                found += [(account, instance) for instance in bought]
+        known = await read(self._world.cluster) if found or self._world.store.facts() else Known()
         for account in listed:
             self._say_what_is_seen(account, known)
         if found or seen_all:
@@ -79,31 +68,12 @@ class Sweep:
             opened = account.opened.id if account.opened else None
             log.warning(words, account.provider, account.credential, opened, ", ".join(sorted(unseen)))
 
-    async def _known(self) -> Known:
-        known = Known()
-        async for page in self._world.cluster.pages(NODE.path()):
-            for node in page["items"]:
-                status = node.get("status") or {}
-                instance = status.get("instance")
-                if instance is None:
-                    # One that was given up looks up nothing any more: what shows up for it late is nobody's.
-                    if not status.get("goneTime"):
-                        known.launching.add(node["spec"]["token"])
-                elif not status.get("goneTime"):
-                    if owner := instance.get("account"):
-                        reference = node["spec"]["providerRef"]
-                        known.accounts.setdefault((reference["name"], reference.get("credential")), set()).add(owner)
-                    known.handles[node["spec"]["providerRef"]["name"], instance["handle"]] = node["metadata"]["uid"]
-        return known
-
     async def _judge(self, found: list[tuple[Account, Instance]], known: Known) -> None:
         now, still = self._world.clock.monotonic(), {}
         for account, instance in found:
             key = (account.provider, instance.handle)
-            if key in known.handles or instance.mark is None or instance.mark.installation != self._world.installation:
+            if instance.mark is None or instance.mark.installation != self._world.installation or known.has(instance):
                 continue
-            if instance.mark.token in known.launching:
-                continue  # its node looks it up, and adopts the oldest
             since = self._suspects.get(key, now)
             if now - since >= self._world.settings.orphan_grace_seconds:
                 await self._stop(account, instance)
@@ -119,3 +89,13 @@ class Sweep:
             text = f"instance {instance.id} bears this installation's mark and no ComputeNode knows it: it is stopped"
             await self._world.events.say(provider, PROVIDER.name, "OrphanStopped", text, warning=True)
         self._world.background(undo(account, instance.handle), f"stop orphan {instance.id}")
+
+
+async def _list(account: Account | AccountMissing) -> Sequence[Instance] | str:
+    """What bears our mark there, or why that can't be told."""
+    if isinstance(account, AccountMissing):
+        return account.message
+    try:
+        return await account.gate.call("list", account.adapter.list_marked)
+    except AdapterError as error:
+        return error.message

@@ -177,16 +177,16 @@ class World:
         self.learn(kind, reply, itself=again or _wished_since(old, reply))
         return True
 
-    async def set_finalizers(self, kind: Kind, uid: str, finalizers: list[str]) -> None:
-        """Write the finalizers of a known object; the version is checked, so that nobody else's is lost."""
-        body = self.store.table(kind.name).body(uid)
-        if body is None:
-            return
-        metadata = {"uid": uid, "resourceVersion": body["metadata"]["resourceVersion"], "finalizers": finalizers}
+    async def set_finalizers(self, kind: Kind, seen: Resource, finalizers: list[str]) -> None:
+        """Write the finalizers of an object as it was `seen` by whoever decided; Conflict if it was written since: nobody else's is lost,
+        and nothing goes over what wasn't looked at."""
+        old = seen.metadata
+        metadata = {"uid": old.uid, "resourceVersion": old.resource_version, "finalizers": finalizers}
         try:
-            reply = await self.cluster.merge_patch(self.store.table(kind.name).path(uid), {"metadata": metadata})
+            reply = await self.cluster.merge_patch(kind.path(old.namespace, old.name), {"metadata": metadata})
         except NotFound:
-            self.forget(kind, body)
+            if (known := self.store.table(kind.name).body(old.uid)) is not None:
+                self.forget(kind, known)
             return
         if reply["metadata"].get("deletionTimestamp") and not reply["metadata"].get("finalizers"):
             self.forget(kind, reply)

@@ -49,7 +49,7 @@ CASES = {
     "a look-up after the bound that finds nothing lets it be bought": (view(node(), {"looked_up": ago(3560)}), Launch),
     "after an unknown outcome it is looked up": (view(node(), {**BORN_HERE, **NOT_SETTLED}), LookUp),
     "until launch deadline and settle time are over": (view(node(), {**BORN_HERE, **SETTLED}), Launch),
-    "a paused provider buys nothing": (view(node(), BORN_HERE, paused=True), Watch),
+    "a paused provider buys nothing": (view(node(), BORN_HERE, not_sold=(Reason.PAUSED, "paused")), Watch),
     "a provider in trouble buys nothing": (view(node(), BORN_HERE, trouble=(Reason.NO_CREDENTIALS, "")), Watch),
     "a back-off is waited for": (view(node(), {**BORN_HERE, "retry_at": 1001.0}), Watch),
     "no adapter, no launch": (view(node(), BORN_HERE, traits=None), Watch),

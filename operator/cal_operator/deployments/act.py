@@ -27,10 +27,10 @@ from cal_crds.meta import (
 from cal_crds.names import label_hash, new_token, node_name
 from cal_crds.node import ComputeNode, NodeProviderRef, NodeSpec, ObjectRef, Offer
 from cal_crds.pool import ComputePool
-from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
 from cal_operator.deployments.budget import Budget
 from cal_operator.deployments.decide import DeploymentView, Plan, Want
+from cal_operator.nodes.purchase import why_not_sold
 from cal_operator.place import Market, Wish, place
 from cal_operator.providers.guard import hold
 from cal_operator.world import World
@@ -93,8 +93,8 @@ async def _market(world: World, pool: ComputePool) -> tuple[Account, Sequence[Of
     except AccountMissing as missing:
         raise _blocked(missing.reason, f"provider {name}: {missing.message}") from None
     assert provider is not None
-    if provider.spec.desired_state is ProviderDesiredState.PAUSED:
-        raise _blocked(Reason.PAUSED, f"provider {name} is paused: nothing is bought")
+    if (why := why_not_sold(world, name)) is not None:
+        raise _blocked(*why)
     if account.anonymous and account.adapter.traits.needs_credentials:
         raise _blocked(
             Reason.NO_CREDENTIALS, f"provider {name} has no credentials: add a Secret and name it in spec.credentials"

@@ -42,9 +42,7 @@ class Again:
 
 async def release(world: World, node: ComputeNode) -> None:
     """The instance is proven gone: let the object go."""
-    await world.set_finalizers(
-        NODE, node.metadata.uid, [name for name in node.metadata.finalizers if name != FINALIZER]
-    )
+    await world.set_finalizers(NODE, node, [name for name in node.metadata.finalizers if name != FINALIZER])
 
 
 async def mark_gone(world: World, view: NodeView, decision: MarkGone) -> None:
@@ -154,7 +152,8 @@ async def _buy(world: World, view: NodeView, account: Account, node: ComputeNode
         memory.trouble = (Reason.OUTCOME_UNKNOWN, error.message)
         return Again(traits.poll_seconds)
     await record(world, account, node, bought)
-    memory.outcome_unknown, memory.failures = False, 0
+    # `outcome_unknown` stays: should somebody wipe the status, this node is not one for which certainly nothing was bought.
+    memory.failures = 0
     return Again(0.0)
 
 
@@ -200,6 +199,8 @@ async def record(world: World, account: Account, node: ComputeNode, bought: Boug
                     break
                 if known == bought.handle:
                     return
+                if fresh.status.gone_time is not None:
+                    break  # given up meanwhile: nobody looks at what it has any more
                 node, version = fresh, fresh.metadata.resource_version
             await _write_instance(world, path, node, bought, version)
             return

@@ -29,7 +29,8 @@ class NodeView:
     #: None: no adapter to ask; `trouble` says why.
     traits: Traits | None
     trouble: tuple[Reason, str] | None = None
-    paused: bool = False
+    #: Why its provider sells nothing just now.
+    not_sold: tuple[Reason, str] | None = None
     last_beat: datetime | None = None
     #: The node was silent for too long, and its pool may lose one more just now.
     beats_missed: bool = False
@@ -140,8 +141,8 @@ def _unbought(view: NodeView) -> Decision | None:
         return _blocked(view)
     if not _certainly_unbought(view) and not _look_ups_settled(view):
         return LookUp()
-    if view.paused:
-        return _waiting(view, Reason.PAUSED, "the provider is paused: nothing is bought", 30.0)
+    if view.not_sold is not None:
+        return _waiting(view, *view.not_sold, 30.0)
     if view.monotonic < view.memory.retry_at:
         reason, message = view.memory.trouble or (Reason.PROVIDER_BACKOFF, "")
         return _waiting(view, Reason(reason), message, view.memory.retry_at - view.monotonic)

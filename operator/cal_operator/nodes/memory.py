@@ -15,7 +15,7 @@ class NodeMemory:
 
     #: This leader made the node in this term, so nobody else can have launched it.
     born_here: bool = False
-    #: When a launch was last attempted in this term, and whether its outcome is unknown.
+    #: When a launch was last attempted in this term, and whether it may have bought something.
     attempted: datetime | None = None
     outcome_unknown: bool = False
     #: When the latest look-up that found nothing was begun.

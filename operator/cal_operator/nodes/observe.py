@@ -12,11 +12,10 @@ from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT
 from cal_crds.modelkeys import redact
 from cal_crds.node import ComputeNode
-from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account, AccountMissing
 from cal_operator.nodes.decide import NodeView
 from cal_operator.nodes.memory import NodeMemory
-from cal_operator.nodes.purchase import advance
+from cal_operator.nodes.purchase import advance, why_not_sold
 from cal_operator.probe import Prober
 from cal_operator.world import World
 
@@ -29,7 +28,6 @@ async def gather(world: World, prober: Prober, node: ComputeNode) -> tuple[NodeV
     wanted = not deleting and node.status.ended is None and node.status.gone_time is None
     if account is not None and wanted and node.status.instance is not None:
         await _look(world, prober, account, node, memory)
-    provider = world.store.providers.named(None, node.spec.provider_ref.name)
     now = world.clock.now()
     pool = node.spec.pool_ref.uid
     return NodeView(
@@ -41,7 +39,7 @@ async def gather(world: World, prober: Prober, node: ComputeNode) -> tuple[NodeV
         term_start=world.term_start,
         traits=account.adapter.traits if account else None,
         trouble=trouble,
-        paused=provider is not None and provider.spec.desired_state is ProviderDesiredState.PAUSED,
+        not_sold=why_not_sold(world, node.spec.provider_ref.name),
         last_beat=world.liveness.last_beat(node),
         beats_missed=wanted
         and world.liveness.overdue(node, now)

@@ -7,6 +7,7 @@ import asyncio
 from cal_adapters.contract import LaunchesInSteps, LaunchRequest, Mark, Observation
 from cal_adapters.errors import NotSent
 from cal_crds import money
+from cal_crds.conditions import Reason
 from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
 from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE
 from cal_crds.node import ComputeNode
@@ -36,10 +37,24 @@ async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, Mo
         return None
     if deployment.metadata.deletion_timestamp or deployment.spec.desired_state is DeploymentDesiredState.TERMINATED:
         return None
-    provider = world.store.providers.named(None, fresh.spec.provider_ref.name)
-    if provider is not None and provider.spec.desired_state is ProviderDesiredState.PAUSED:
+    if why_not_sold(world, fresh.spec.provider_ref.name) is not None:
         return None
     return fresh, deployment
+
+
+def why_not_sold(world: World, name: str) -> tuple[Reason, str] | None:
+    """Why nothing may be bought from a provider just now; None: something may.
+
+    One that is being deleted goes as soon as no node refers to it: what is bought in that moment could be stopped through nothing.
+    """
+    provider = world.store.providers.named(None, name)
+    if provider is None:
+        return Reason.PROVIDER_NOT_READY, f"provider {name} doesn't exist: nothing is bought"
+    if provider.metadata.deletion_timestamp is not None:
+        return Reason.DELETING, f"provider {name} is being deleted: nothing more is bought"
+    if provider.spec.desired_state is ProviderDesiredState.PAUSED:
+        return Reason.PAUSED, f"provider {name} is paused: nothing is bought"
+    return None
 
 
 async def build_request(world: World, node: ComputeNode, deployment: ModelDeployment) -> LaunchRequest:

@@ -39,10 +39,10 @@ async def reconcile(world: World, uid: str) -> float | None:
     if pool is None:
         return None
     if pool.metadata.deletion_timestamp is None and FINALIZER not in pool.metadata.finalizers:
-        await world.set_finalizers(POOL, uid, [*pool.metadata.finalizers, FINALIZER])
+        await world.set_finalizers(POOL, pool, [*pool.metadata.finalizers, FINALIZER])
         return 0.0
     if pool.metadata.deletion_timestamp is not None and await _empty(world, pool):
-        await world.set_finalizers(POOL, uid, [name for name in pool.metadata.finalizers if name != FINALIZER])
+        await world.set_finalizers(POOL, pool, [name for name in pool.metadata.finalizers if name != FINALIZER])
         return None
     view = gather(world, pool)
     status = report(view)

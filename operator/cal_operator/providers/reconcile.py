@@ -58,10 +58,11 @@ async def reconcile(world: World, uid: str) -> float | None:
         await let_go(world, provider)
     if deleting and not stays:
         await world.accounts.close(provider.metadata.name)
-        await world.set_finalizers(PROVIDER, uid, [name for name in provider.metadata.finalizers if name != FINALIZER])
+        others = [name for name in provider.metadata.finalizers if name != FINALIZER]
+        await world.set_finalizers(PROVIDER, provider, others)
         return None
     if not deleting and FINALIZER not in provider.metadata.finalizers:
-        await world.set_finalizers(PROVIDER, uid, [*provider.metadata.finalizers, FINALIZER])
+        await world.set_finalizers(PROVIDER, provider, [*provider.metadata.finalizers, FINALIZER])
         return 0.0
     found = await ask(world, provider)
     if found.offers is not None:
