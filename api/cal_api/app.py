@@ -18,7 +18,7 @@ from cal_api import deployments, errors, inventory, keys, logs, pools, service
 from cal_api.backend import Backend
 from cal_api.edge import Edge
 from cal_api.metrics import Metrics
-from cal_api.operation import Operation
+from cal_api.operation import Operation, routes
 from cal_api.settings import Settings
 from cal_crds.cluster import Cluster, ClusterError
 
@@ -48,10 +48,9 @@ def create_app(cluster: Cluster, settings: Settings, failed: Callable[[], None] 
 
 
 def _routes(metrics: Metrics) -> list[BaseRoute]:
-    direct = [op.route() for op in OPERATIONS]
     prefixes = sorted({prefix for op in OPERATIONS for prefix in op.prefixes}, key=len, reverse=True)
-    mounts = [Mount(prefix, routes=[op.route() for op in OPERATIONS if prefix in op.prefixes]) for prefix in prefixes]
-    return [*direct, *service.routes(OPERATIONS, metrics, _version()), *mounts]
+    mounts = [Mount(prefix, routes=routes(op for op in OPERATIONS if prefix in op.prefixes)) for prefix in prefixes]
+    return [*routes(OPERATIONS), *service.routes(OPERATIONS, metrics, _version()), *mounts]
 
 
 def _version() -> str:

@@ -16,6 +16,7 @@ from cal_api.lookup import Lookup
 from cal_api.settings import Settings
 from cal_api.store import Store
 from cal_api.table import Entry, Table
+from cal_api.turns import Turns
 from cal_api.values import is_uuid
 from cal_api.watch import Watch
 from cal_api.writer import Writer
@@ -37,6 +38,7 @@ class Backend:
     cluster: Cluster
     relay: httpx.AsyncClient
     now: Callable[[], datetime] = utc_now
+    turns: Turns = field(default_factory=Turns)
     beats: Beats = field(init=False)
     store: Store = field(init=False)
     writer: Writer = field(init=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from cal_api import secret, views
@@ -20,6 +20,28 @@ from cal_crds.names import free_deployment_name, label_hash, organization_deploy
 
 async def create(port: Backend, namespace: str, plan: Plan) -> Entry[ModelDeployment]:
     """A new deployment with its Secret; Conflict if the organization has that model deployed."""
+    async with _turn_of_model(port, plan.organization, plan.model):
+        return await _create(port, namespace, plan)
+
+
+@asynccontextmanager
+async def turn(port: Backend, entry: Entry[ModelDeployment]) -> AsyncIterator[None]:
+    """Meanwhile no other request to this process changes the deployment, or brings another one of its organization's model to life."""
+    async with _turn_of_model(port, *_deployed(entry.object)), port.turns.of(entry.uid):
+        yield
+
+
+def _turn_of_model(port: Backend, organization: str | None, model: str) -> AbstractAsyncContextManager[None]:
+    """Only one living deployment of a model may be in an organization; without one there is nothing to wait for."""
+    return port.turns.of("organization", organization, model) if organization else nullcontext()
+
+
+def _deployed(deployment: ModelDeployment) -> tuple[str | None, str]:
+    owner = deployment.spec.owner
+    return owner.organization if owner else None, deployment.spec.model.name
+
+
+async def _create(port: Backend, namespace: str, plan: Plan) -> Entry[ModelDeployment]:
     name = await _name(port, plan)
     body = {**plan.body, "metadata": {**plan.body["metadata"], "name": name}}
     try:
@@ -39,14 +61,14 @@ async def create(port: Backend, namespace: str, plan: Plan) -> Entry[ModelDeploy
 
 def check_alone(port: Backend, entry: Entry[ModelDeployment]) -> None:
     """Conflict if the organization has another living deployment of the model: starting this one would make two."""
-    deployment = entry.object
-    organization = deployment.spec.owner.organization if deployment.spec.owner else None
-    if not organization:
-        return
-    for other in port.store.deployments.listing(("organization", organization)):
-        same = other.uid != entry.uid and other.object.spec.model.name == deployment.spec.model.name
+    _check_none_lives(port, *_deployed(entry.object), besides=entry.uid)
+
+
+def _check_none_lives(port: Backend, organization: str | None, model: str, besides: str = "") -> None:
+    for other in port.store.deployments.listing(("organization", organization)) if organization else ():
+        same = other.uid != besides and other.object.spec.model.name == model
         if same and views.deployment_state(other.object) not in TERMINAL_STATES:
-            raise taken(deployment.spec.model.name, organization)
+            raise taken(model, organization)
 
 
 async def keep_secrets(port: Backend, entry: Entry[ModelDeployment], name: str, values: Mapping[str, str]) -> None:
@@ -60,6 +82,7 @@ async def _name(port: Backend, plan: Plan) -> str:
     """A free name; in an organization, the one name that only one living deployment of the model can have."""
     if not plan.organization:
         return free_deployment_name(plan.model)
+    _check_none_lives(port, plan.organization, plan.model)  # one that came by kubectl has another name
     selector = f"{LABEL_ORGANIZATION}={label_hash(plan.organization)},{LABEL_MODEL}={label_hash(plan.model)}"
     listing = await port.cluster.list(DEPLOYMENT.path(), labelSelector=selector)
     latest = max((_numbered(item, plan) for item in listing["items"]), key=lambda found: found[0], default=(0, None))

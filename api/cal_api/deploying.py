@@ -83,7 +83,8 @@ def plan(asked: requests.Deploy, pool: ComputePool | None) -> Plan:
 
 def update(asked: requests.UpdateDeployment, current: ModelDeployment) -> tuple[dict[str, Any], Draft]:
     """The change of the spec that a request asks for, and its draft, whose secrets must be stored first."""
-    draft = translate(asked.configuration or {}, secret.name_for(current.metadata.name))
+    before = current.spec.workload
+    draft = translate(asked.configuration or {}, secret.name_for(current.metadata.name), before)
     workload = workload_of(draft)
     if probe := workload.get("readinessProbe"):
         # One kind of probe takes the other's place; they would be merged.

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cal_api import bodies, deploying, replies, requests, views
 from cal_api.backend import Backend, backend
-from cal_api.creating import check_alone, create, keep_secrets
-from cal_api.errors import BadRequest, Conflict, NotFound, Unprocessable
+from cal_api.creating import check_alone, create, keep_secrets, turn
+from cal_api.errors import BadRequest
 from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, query_of, raw, rendered
+from cal_api.starting import check_startable, restart_moment, usable_pool
 from cal_api.store import ALL
 from cal_api.table import Entry, Key
-from cal_api.values import ZERO_UUID
-from cal_crds.base import rfc3339
 from cal_crds.deployment import TERMINAL_STATES, DeploymentDesiredState, ModelDeployment
-from cal_crds.pool import ComputePool, PoolState
-
-_TERMINAL = ", ".join(sorted(TERMINAL_STATES))
 
 
 async def deploy(request: Request) -> Response:
@@ -28,7 +22,7 @@ async def deploy(request: Request) -> Response:
     external = deploying.is_external(asked)
     if not external and "pool_id" not in asked.model_fields_set:
         raise BadRequest("pool_id: is required, unless workload_type is external")
-    pool = None if external else await _usable_pool(port, asked.pool_id)
+    pool = None if external else await usable_pool(port, asked.pool_id)
     plan = deploying.plan(asked, pool.object if pool else None)
     namespace = pool.namespace if pool else port.settings.namespace
     entry = await create(port, namespace, plan)
@@ -62,36 +56,38 @@ async def list_by_organization(request: Request) -> Response:
 
 async def terminate(request: Request) -> Response:
     entry, port = await _named_in_body(request), backend(request)
-    ended = views.deployment_state(entry.object) in TERMINAL_STATES
-    if ended or entry.object.spec.desired_state == DeploymentDesiredState.TERMINATED:
-        return _outcome(entry)
-    change = {"spec": {"desiredState": DeploymentDesiredState.TERMINATED.value}}
-    changed = await port.writer.change(port.store.deployments, entry, change)
+    async with turn(port, entry):
+        ended = views.deployment_state(entry.object) in TERMINAL_STATES
+        if ended or entry.object.spec.desired_state == DeploymentDesiredState.TERMINATED:
+            return _outcome(entry)
+        change = {"spec": {"desiredState": DeploymentDesiredState.TERMINATED.value}}
+        changed = await port.writer.change(port.store.deployments, entry, change)
     return _outcome(changed.entry, changed.headers)
 
 
 async def start(request: Request) -> Response:
     entry, port = await _named_in_body(request), backend(request)
-    state = views.deployment_state(entry.object)
-    if state not in TERMINAL_STATES:
-        raise Unprocessable(f"Deployment is {state}; only {_TERMINAL} ones can be started")
-    check_alone(port, entry)
-    if not entry.object.spec.external:
-        _check_usable(port.store.pool_of(entry.object))
-    change = {"spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": _restart(port, entry)}}
-    changed = await port.writer.change(port.store.deployments, entry, change)
+    async with turn(port, entry):
+        check_startable(port, entry)
+        change = {
+            "spec": {"desiredState": DeploymentDesiredState.RUNNING.value, "restartedAt": restart_moment(port, entry)}
+        }
+        changed = await port.writer.change(port.store.deployments, entry, change)
     return _outcome(changed.entry, changed.headers)
 
 
 async def update(request: Request) -> Response:
     asked, port = await bodies.read(request, requests.UpdateDeployment), backend(request)
     entry = await port.deployment(request.path_params["deployment_id"])
-    change, draft = deploying.update(asked, entry.object)
-    if draft.secrets:
-        await keep_secrets(port, entry, draft.secret_name, draft.secrets)
-    if not any(change.values()):
-        return raw(entry.at(port.second()))
-    changed = await port.writer.change(port.store.deployments, entry, change)
+    async with turn(port, entry):
+        change, draft = deploying.update(asked, entry.object)
+        if not any(change.values()):
+            return raw(entry.at(port.second()))
+        if change["spec"] and views.tries_again(entry.object):
+            check_alone(port, entry)
+        if draft.secrets:
+            await keep_secrets(port, entry, draft.secret_name, draft.secrets)
+        changed = await port.writer.change(port.store.deployments, entry, change)
     return raw(changed.entry.at(port.second()), changed.headers)
 
 
@@ -106,28 +102,6 @@ async def delete(request: Request) -> Response:
 
 
 # --- steps -------------------------------------------------------------------------------------------------------------
-
-
-async def _usable_pool(port: Backend, pool_id: str) -> Entry[ComputePool]:
-    if pool_id == ZERO_UUID:
-        raise NotFound(f"Pool {pool_id} not found")
-    pool = await port.pool(pool_id)
-    _check_usable(pool)
-    return pool
-
-
-def _check_usable(pool: Entry[ComputePool] | None) -> None:
-    if pool is None:
-        raise Conflict("The deployment's pool is gone; make another deployment")
-    state = views.pool_state(pool.object)
-    if state != PoolState.ACTIVE:
-        raise Conflict(f"Pool {pool.uid} is {state}; nothing can be deployed there")
-
-
-def _restart(port: Backend, entry: Entry[ModelDeployment]) -> str:
-    """A moment that was not there before: the field counts whole seconds, and the same value again would start nothing."""
-    before = entry.object.spec.restarted_at
-    return rfc3339(max(port.now(), before + timedelta(seconds=1)) if before else port.now())
 
 
 async def _named_in_body(request: Request) -> Entry[ModelDeployment]:
@@ -221,7 +195,7 @@ OPERATIONS = (
         {
             400: "A bad value.",
             **_NONE,
-            409: "Its pool is gone or going, the model is deployed again, or another manager owns a field.",
+            409: "It or its pool is gone or going, the model is deployed again, or another manager owns a field.",
             422: "It hasn't ended.",
         },
         body=requests.DeploymentId,
@@ -233,7 +207,7 @@ OPERATIONS = (
         update,
         "Change a deployment",
         replies.Deployment,
-        {400: "A bad value.", **_NONE, **_OWNED},
+        {400: "A bad value.", **_NONE, 409: "The model is deployed again, or another manager owns a field."},
         body=requests.UpdateDeployment,
         prefixes=DEPLOYMENT_PREFIXES,
     ),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from cal_api.errors import BadRequest, bad
 from cal_api.redact import is_secret
 from cal_api.values import integral
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Draft:
     external_key: str | None = None
     #: What no field holds; kept redacted, for the echo.
     rest: dict[str, Any] = field(default_factory=dict)
+    #: What was said under one of several names: thing -> (the name, the value).
+    _said: dict[str, tuple[str, Any]] = field(default_factory=dict, repr=False)
 
     def set_env(self, name: str, value: str) -> None:
         """A variable, which goes to the Secret if its name says so."""
@@ -41,6 +45,13 @@ class Draft:
             self.env[name] = {"name": name, "valueFrom": {"secretKeyRef": {"name": self.secret_name, "key": name}}}
         else:
             self.env[name] = {"name": name, "value": value}
+
+    def agreed(self, thing: str, where: str, value: T) -> T:
+        """The value, unless another name of the same thing has said something else: neither is dropped in silence."""
+        first, known = self._said.setdefault(thing, (where, value))
+        if known != value:
+            raise BadRequest(f"{where}: says something else than {first}; give one of the two")
+        return value
 
 
 Reader = Callable[[Draft, str, Any], None]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from cal_api.redact import HIDDEN, redacted
+from cal_api.redact import HIDDEN, hidden_arguments, redacted
 from cal_api.values import snake
 from cal_crds.workload import EnvVar, Port, PortProtocol, Workload
 
@@ -17,15 +18,21 @@ def configuration(workload: Workload) -> dict[str, Any]:
         "workload_type": snake(workload.type),
         "engine": workload.engine,
         "image": workload.image,
-        "entrypoint": workload.command,
-        "cmd": workload.args,
-        "env": redacted({var.name: _value(var) for var in workload.env}),
+        "entrypoint": hidden_arguments(workload.command),
+        "cmd": hidden_arguments(workload.args),
+        "env": environment(workload.env),
         "expose": [_port(port, workload) for port in workload.ports],
         "resources": workload.resources.dump() if workload.resources else None,
         "image_pull_secrets": [secret.name for secret in workload.image_pull_secrets],
         "work_dir": workload.working_dir,
     }
     return {name: value for name, value in whole.items() if value not in (None, [], {})}
+
+
+def environment(variables: Iterable[EnvVar]) -> dict[str, str]:
+    """Name -> value, as it may be shown."""
+    shown: dict[str, str] = redacted({var.name: _value(var) for var in variables})
+    return shown
 
 
 def _value(var: EnvVar) -> str:

@@ -13,6 +13,7 @@ from cal_crds.deployment import NodeState
 from cal_crds.node import ComputeNode, HeartbeatState
 
 _ENDED = frozenset({HeartbeatState.TERMINATED, HeartbeatState.COMPLETED, HeartbeatState.FAILED})
+_LAST_WORDS = _ENDED | {HeartbeatState.UNHEALTHY}
 #: Field of a beat -> field of `status.heartbeat`.
 _FIELDS = {
     "expose_url": "exposeURL",
@@ -34,6 +35,8 @@ def state_of(beat: Beat) -> HeartbeatState:
 
 def news(node: ComputeNode, beat: Beat, state: HeartbeatState, now: datetime) -> dict[str, Any]:
     """The change of `status.heartbeat`; {} if the beat says nothing new."""
+    if state in _LAST_WORDS and _superseded(node, beat):
+        return {}
     before = node.status.heartbeat.dump() if node.status.heartbeat else {}
     said: dict[str, Any] = {"state": _state(node, beat, state).value}
     said |= {field: value for name, field in _FIELDS.items() if (value := getattr(beat, name)) is not None}
@@ -52,8 +55,16 @@ def _state(node: ComputeNode, beat: Beat, state: HeartbeatState) -> HeartbeatSta
     if state in _ENDED or before is None:
         return state
     ended = before.state in _ENDED or node.status.state in (NodeState.TERMINATED, NodeState.FAILED)
-    redeployed = beat.old_provider_instance_id is not None and _renamed(node, beat) is not None
+    renamed = _renamed(node, beat) if beat.old_provider_instance_id is not None else None
+    redeployed = renamed not in (None, before.instance_id)  # what ended under that very id stays ended
     return before.state if ended and not redeployed else state
+
+
+def _superseded(node: ComputeNode, beat: Beat) -> bool:
+    """Whether the node has said since that it runs as another instance: that this one ends doesn't end the node."""
+    recorded = node.status.instance.id if node.status.instance else None
+    says = node.status.heartbeat.instance_id if node.status.heartbeat else None
+    return says not in (None, recorded) and beat.provider_instance_id == recorded
 
 
 def _renamed(node: ComputeNode, beat: Beat) -> str | None:

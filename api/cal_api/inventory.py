@@ -50,10 +50,11 @@ async def heartbeat(request: Request) -> Response:
         entry = port.store.node_of(beat.provider, beat.old_provider_instance_id)
     if entry is None:
         raise NotFound("Node not found")
-    now = port.now()
-    changed = news(entry.object, beat, state, now)
-    if changed:
-        await port.writer.heartbeat(entry, changed)
+    # In turn: of two beats at once, the one that knows nothing of an end would undo it.
+    async with port.turns.of(entry.uid):
+        now = port.now()
+        if changed := news(entry.object, beat, state, now):
+            await port.writer.heartbeat(entry, changed)
     port.beats.record(entry.uid, now)
     port.store.nodes.refresh(entry)
     return raw(_OK)

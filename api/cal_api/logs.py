@@ -8,18 +8,19 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cal_api import replies, requests
+from cal_api import replies, requests, views
 from cal_api.backend import Backend, backend
 from cal_api.errors import LogsFailed
 from cal_api.operation import DEPLOYMENT_PREFIXES, Operation, query_of, rendered
 from cal_api.providerviews import capabilities_of
 from cal_api.table import Entry
-from cal_crds.deployment import ModelDeployment
+from cal_crds.deployment import TERMINAL_STATES, ModelDeployment
 from cal_crds.node import ComputeNode
 from cal_crds.provider import Support
 
 _WAITING = "Waiting for node provisioning..."
 _EXTERNAL = "external"
+_ENDED = "It has ended; its last lines are at /logs/{}"
 
 
 async def logs(request: Request) -> Response:
@@ -29,7 +30,7 @@ async def logs(request: Request) -> Response:
     if entry.object.spec.external:
         return rendered(replies.Lines(logs=[], provider=provider))
     if not _ever_had_an_instance(port, entry):
-        return rendered(replies.Lines(logs=[_WAITING], provider=provider))
+        return rendered(replies.Lines(logs=[] if _ended(entry) else [_WAITING], provider=provider))
     lines, told = await _tail(port, entry, tail)
     return rendered(replies.Lines(logs=lines, provider=told or provider))
 
@@ -55,7 +56,7 @@ async def stream(request: Request) -> Response:
                 provider=provider,
             ),
             supported=True,
-            message=None if instance else _WAITING,
+            message=None if instance else _ENDED.format(entry.uid) if _ended(entry) else _WAITING,
         )
     )
 
@@ -87,6 +88,10 @@ def _provider(port: Backend, deployment: ModelDeployment) -> str:
 def _streams(port: Backend, provider: str) -> bool:
     known = port.store.provider(provider)
     return known is not None and Support.LOG_STREAMING in capabilities_of(known.object).supports
+
+
+def _ended(entry: Entry[ModelDeployment]) -> bool:
+    return views.deployment_state(entry.object) in TERMINAL_STATES
 
 
 def _ever_had_an_instance(port: Backend, entry: Entry[ModelDeployment]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -49,8 +50,26 @@ class Operation:
         """Names of the path's parameters."""
         return re.findall(r"{(\w+)}", self.public_path)
 
-    def route(self) -> Route:
-        return Route(self.path, self.handler, methods=[self.method])
+
+def routes(operations: Iterable[Operation]) -> list[Route]:
+    """One route per path, so that a 405 names all of its methods."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for op in operations:
+        by_path.setdefault(op.path, {})[op.method] = op
+    return [Route(path, _handler(methods), methods=list(methods)) for path, methods in by_path.items()]
+
+
+def _handler(methods: Mapping[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    first = next(iter(methods.values())).handler
+    if len(methods) == 1:
+        return first
+
+    @wraps(first)  # requests are counted by the name
+    async def by_method(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await methods[method].handler(request)
+
+    return by_method
 
 
 def query_of(request: Request, model: type[Q]) -> Q:

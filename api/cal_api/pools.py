@@ -62,19 +62,21 @@ async def update_pool(request: Request) -> Response:
     port = backend(request)
     if asked.metadata is None:
         return raw(entry.at(port.second()))
-    rest = {**views.kept(entry.object.metadata.annotations), "metadata": redacted(asked.metadata)}
-    change = {"metadata": {"annotations": {ANNOTATION_REST: kept_json("metadata", rest)}}}
-    changed = await port.writer.change(port.store.pools, entry, change)
+    async with port.turns.of(entry.uid):
+        rest = {**views.kept(entry.object.metadata.annotations), "metadata": redacted(asked.metadata)}
+        change = {"metadata": {"annotations": {ANNOTATION_REST: kept_json("metadata", rest)}}}
+        changed = await port.writer.change(port.store.pools, entry, change)
     return raw(changed.entry.at(port.second()), changed.headers)
 
 
 async def stop_pool(request: Request) -> Response:
     entry, port = await _pool(request), backend(request)
     headers: dict[str, str] = {}
-    if views.pool_state(entry.object) == PoolState.ACTIVE:
-        change = {"spec": {"desiredState": PoolDesiredState.STOPPED.value}}
-        changed = await port.writer.change(port.store.pools, entry, change)
-        entry, headers = changed.entry, changed.headers
+    async with port.turns.of(entry.uid):
+        if views.pool_state(entry.object) == PoolState.ACTIVE:
+            change = {"spec": {"desiredState": PoolDesiredState.STOPPED.value}}
+            changed = await port.writer.change(port.store.pools, entry, change)
+            entry, headers = changed.entry, changed.headers
     return rendered(replies.PoolOutcome(pool_id=entry.uid, status=views.pool_state(entry.object)), headers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -29,7 +30,28 @@ def redacted(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [redacted(item) for item in value]
-    return _URL_LOGIN.sub(rf"\1{HIDDEN}@", value) if isinstance(value, str) else value
+    return _without_login(value) if isinstance(value, str) else value
+
+
+def hidden_arguments(arguments: Sequence[str], mark: str = HIDDEN) -> list[str]:
+    """A command line with `mark` for what a flag or an assignment of a secret's name gives: --api-key X, --token=X, or MY_KEY=X in a script."""
+    shown: list[str] = []
+    flag = ""
+    for argument in arguments:
+        bare = _SECRET_FLAG.search(flag) is not None and not argument.startswith("-")
+        shown.append(mark if bare else _hidden(argument, mark))
+        flag = argument if _FLAG.fullmatch(argument) else ""
+    return shown
+
+
+def _hidden(argument: str, mark: str) -> str:
+    def flag(found: re.Match[str]) -> str:
+        return f"{found[1]}{found[2]}{mark}" if _SECRET_FLAG.search(found[1]) else found[0]
+
+    def assignment(found: re.Match[str]) -> str:
+        return f"{found[1]}={mark}" if _SECRET_VARIABLE.search(found[1]) else found[0]
+
+    return _without_login(_ASSIGNED.sub(assignment, _FLAGGED.sub(flag, argument)), mark)
 
 
 def compact(value: Any) -> str:
@@ -37,7 +59,20 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=_number)
 
 
+def _without_login(text: str, mark: str = HIDDEN) -> str:
+    return _URL_LOGIN.sub(lambda found: f"{found[1]}{mark}@", text)
+
+
 _URL_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
+_VALUE = r"""('[^']*'|"[^"]*"|[^\s'";]+)"""
+_FLAG = re.compile(r"--?[\w.-]+")
+#: Names are looked at apart: patterns that look for words within words take quadratic time on what somebody made up.
+_FLAGGED = re.compile(rf"(?<![\w-])(--?[\w.-]+)(=|\s+)(?!-){_VALUE}")
+_ASSIGNED = re.compile(rf"\b(\w+)={_VALUE}")
+#: How the name of such a flag ends: --max-tokens and --tokenizer are none.
+_SECRET_FLAG = re.compile("(key|token|secret|password|credential)$", re.IGNORECASE)
+#: In capitals, as variables are.
+_SECRET_VARIABLE = re.compile(SECRET_NAME.pattern)
 
 
 def _harmless(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cal_api.values import ZERO_UUID, Dollars, Id, OwnerWord, Policy, Whole
 from cal_crds.base import URL, Message, Text, Word
@@ -18,7 +18,13 @@ def _no_doubles(items: list[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-Words = Annotated[list[Word], Field(max_length=64), AfterValidator(_no_doubles)]
+def _blank(value: object) -> object:
+    return None if value == "" else value
+
+
+#: "" is absent: what clients send that know no null, or send back what an answer showed.
+Blank = BeforeValidator(_blank)
+Words = Annotated[list[Annotated[Word, Field(min_length=1)]], Field(max_length=64), AfterValidator(_no_doubles)]
 
 
 class Request(BaseModel):
@@ -59,23 +65,27 @@ class Deploy(Request):
     """POST /deploy."""
 
     pool_id: Annotated[Id, Field(description="The zero UUID for workload_type external.")] = ZERO_UUID
-    model_id: Text | None = None
+    model_id: Annotated[Text | None, Blank] = None
     model_name: Annotated[Name | None, Field(description="Absent: model_id, or the configuration's.")] = None
     model_version: Text | None = None
     replicas: Annotated[Whole, Field(ge=0, le=1000)] = 1
     gpu_per_replica: Annotated[Whole | None, Field(ge=0, le=64, description="Absent: the pool's gpu_count.")] = None
     configuration: Annotated[dict[str, Any], Field(description="What runs; see docs/api.md.")] = {}
-    workload_type: Annotated[str | None, Field(description="inference, embedding, training, batch, external.")] = None
+    workload_type: Annotated[
+        str | None, Field(description="inference, embedding, training, batch, external."), Blank
+    ] = None
     job_definition: Annotated[dict[str, Any] | None, Field(description="A job definition with one operation.")] = None
-    engine: Annotated[str | None, Field(max_length=63, description="vllm, sglang, ollama, infinity, tei, ...")] = None
+    engine: Annotated[
+        str | None, Field(max_length=63, description="vllm, sglang, ollama, infinity, tei, ..."), Blank
+    ] = None
     owner_id: Annotated[Text | None, Field(description="Absent: the pool's owner.")] = None
     org_id: Annotated[Text | None, Field(description="A model is deployed once per organization.")] = None
-    endpoint: Annotated[Address | None, Field(description="For workload_type external: where it answers.")] = None
+    endpoint: Annotated[Address | None, Field(description="Where an external one answers."), Blank] = None
     policies: Annotated[dict[str, Any], Field(description="Bounds like max_runtime_seconds; see docs/api.md.")] = {}
     inference_model: Annotated[Text | None, Field(description="Name under which the endpoint serves it.")] = None
     model_type: Text | None = None
     hf_token_name: Annotated[
-        str | None, Field(max_length=253, description="Secret that holds a Hugging Face token.")
+        str | None, Field(max_length=253, description="Secret that holds a Hugging Face token."), Blank
     ] = None
 
 
@@ -84,7 +94,7 @@ class UpdateDeployment(Request):
 
     configuration: Annotated[dict[str, Any] | None, Field(description="Fields named here are replaced.")] = None
     inference_model: Text | None = None
-    endpoint: Annotated[Address | None, Field(description="Of an external deployment.")] = None
+    endpoint: Annotated[Address | None, Field(description="Of an external deployment."), Blank] = None
     replicas: Annotated[Whole | None, Field(ge=0, le=1000)] = None
 
 
@@ -104,10 +114,10 @@ class Beat(Request):
     vcpu_allocated: Annotated[Whole | None, Field(ge=0, le=100000)] = None
     ram_gb_allocated: Annotated[Whole | None, Field(ge=0, le=1000000)] = None
     health_score: Annotated[Whole | None, Field(ge=0, le=100)] = None
-    expose_url: Annotated[Address | None, Field(description="Where the node answers.")] = None
+    expose_url: Annotated[Address | None, Field(description="Where the node answers."), Blank] = None
     deployment_id: str | None = None
     old_provider_instance_id: Annotated[
-        Text | None, Field(description="A redeploy: the node of this id takes the new one.")
+        Text | None, Field(description="A redeploy: the node of this id takes the new one."), Blank
     ] = None
     error_message: Message | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cal_api import providerviews, views
 from cal_api.table import Entry, Key, Table
+from cal_api.values import ZERO_UUID
 from cal_crds.deployment import ModelDeployment
 from cal_crds.meta import DEPLOYMENT, NODE, POOL, PROVIDER
 from cal_crds.node import ComputeNode
@@ -114,7 +115,7 @@ class Store:
 
     def _deployment_keys(self, deployment: ModelDeployment) -> tuple[Key, ...]:
         pool = self.pool_of(deployment)
-        uid = pool.uid if pool else _bound_pool(deployment)
+        uid = ZERO_UUID if deployment.spec.external else pool.uid if pool else _bound_pool(deployment)
         ref, owner = deployment.spec.pool_ref, deployment.spec.owner
         name = f"{deployment.metadata.namespace}/{ref.name}" if ref else ""
         organization = owner.organization if owner else None

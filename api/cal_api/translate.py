@@ -17,6 +17,7 @@ from cal_api import expose
 from cal_api.bodies import explain
 from cal_api.draft import Draft, Reader, items, mapping, plain, text, whole
 from cal_api.errors import BadRequest, bad
+from cal_api.masks import unmask
 from cal_api.redact import redacted
 from cal_api.values import word_of
 from cal_crds.engines import ENGINES
@@ -30,8 +31,8 @@ _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 
-def translate(configuration: Mapping[str, Any], secret_name: str) -> Draft:
-    """What a configuration says. Secret values end up in `secrets` and nowhere else."""
+def translate(configuration: Mapping[str, Any], secret_name: str, before: Workload | None = None) -> Draft:
+    """What a configuration says, as a change of `before` if there is one. Secret values end up in `secrets` and nowhere else."""
     draft = Draft(secret_name)
     for name, value in configuration.items():
         if value is None:
@@ -40,6 +41,7 @@ def translate(configuration: Mapping[str, Any], secret_name: str) -> Draft:
             reader(draft, f"configuration.{name}", value)
         else:
             draft.rest[name] = redacted({name: value})[name]
+    unmask(draft, before)
     _engine_key(draft)
     if len(draft.env) > _ENV_MOST:
         raise BadRequest(f"configuration.env: {len(draft.env)} variables are too many; at most {_ENV_MOST}")
@@ -111,11 +113,11 @@ def words(where: str, value: Any) -> list[str]:
 
 
 def _args(draft: Draft, where: str, value: Any) -> None:
-    draft.workload["args"] = words(where, value)
+    draft.workload["args"] = draft.agreed("args", where, words(where, value))
 
 
 def _command(draft: Draft, where: str, value: Any) -> None:
-    draft.workload["command"] = words(where, value)
+    draft.workload["command"] = draft.agreed("command", where, words(where, value))
 
 
 def _env(draft: Draft, where: str, value: Any) -> None:
@@ -163,7 +165,7 @@ def _gpu(draft: Draft, where: str, value: Any) -> None:
     # `true` is one provider's way to say: as many as the pool has
     if value is True:
         return
-    draft.gpus = 0 if value is False else whole(where, value, 0, 64)
+    draft.gpus = draft.agreed("gpus", where, 0 if value is False else whole(where, value, 0, 64))
 
 
 def _model_id(draft: Draft, where: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
@@ -16,6 +17,7 @@ from cal_crds.pool import OwnerType, Strategy
 
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 _MOST_MONEY = Decimal(10) ** 12
+_AMOUNT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 _NINTH = Decimal("0.000000001")
 
 E = TypeVar("E", bound=StrEnum)
@@ -56,10 +58,10 @@ def _id(text: object) -> str:
 def _money(amount: object) -> str:
     if isinstance(amount, bool) or not isinstance(amount, int | Decimal | str):
         raise _wrong("must be US dollars, a number")
-    try:
-        exact = Decimal(amount)
-    except ArithmeticError:
-        raise ValueError("must be US dollars, a number") from None
+    # Decimal reads more than people do: 1_0 as ten, digits of any script
+    if isinstance(amount, str) and not _AMOUNT.fullmatch(amount):
+        raise ValueError("must be US dollars, a number")
+    exact = Decimal(amount)
     if not exact.is_finite() or not 0 <= exact < _MOST_MONEY:
         raise ValueError("must be US dollars, from 0 to below 10^12")
     # Rounded down: a cap must not grow by being stored.

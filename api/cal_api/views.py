@@ -118,6 +118,12 @@ def deployment_state(resource: ModelDeployment) -> DeploymentState:
     return seen
 
 
+def tries_again(resource: ModelDeployment) -> bool:
+    """Whether any change of its spec starts it: it has ended, and not by a wish."""
+    wished = resource.spec.desired_state == DeploymentDesiredState.TERMINATED
+    return deployment_state(resource) in TERMINAL_STATES and not wished
+
+
 def deployment(resource: ModelDeployment, pool_id: str, owner: str | None, updated: str) -> replies.Deployment:
     """`pool_id` is the pool it is bound to ("" while none is known), `owner` that pool's owner."""
     spec, status, rest = resource.spec, resource.status, kept(resource.metadata.annotations)

@@ -7,6 +7,7 @@ object for every reply and don't say which of them may be repeated.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -264,6 +265,10 @@ _BY_STATUS: dict[int, type[ClusterError]] = {
 }
 
 
+#: A 500 by its status, though no fault of the server's, and tried again in vain: etcd takes no object of that size.
+_TOO_LARGE = re.compile("request is too large|message larger than max")
+
+
 def _error(status: int, raw: bytes) -> ClusterError:
     """The error for a refused request, with the message of the Status object."""
     try:
@@ -275,4 +280,6 @@ def _error(status: int, raw: bytes) -> ClusterError:
     message = str(body.get("message") or raw[:500].decode(errors="replace"))
     if body.get("reason") == "AlreadyExists":
         return AlreadyExists(status, message, body)
+    if status == 500 and _TOO_LARGE.search(message):
+        return Invalid(status, f"the object is too large to be stored: {message}", body)
     return _BY_STATUS.get(status, Unavailable)(status, message, body)
