@@ -1,4 +1,5 @@
-"""Compare the store with the API server, kind by kind: an object deleted while the watch was down would stay for ever."""
+"""Compare the store with the API server, kind by kind: an object deleted while the watch was down would stay for ever, and one that was
+taken for gone, by an answer that wasn't the API server's own, would never be looked at again."""
 
 from __future__ import annotations
 
@@ -47,6 +48,8 @@ async def _confirm_gone(world: World, kind: Kind, uid: str) -> None:
 
 async def _fetch(world: World, kind: Kind, namespace: str | None, name: str) -> None:
     try:
-        world.learn(kind, await world.cluster.get(kind.path(namespace, name)))
+        body = await world.cluster.get(kind.path(namespace, name))
     except NotFound:
         return
+    world.store.table(kind.name).unforget(body["metadata"]["uid"])
+    world.learn(kind, body)

@@ -93,6 +93,10 @@ class Table(Generic[R]):
         self._by_name[entry.namespace, entry.name] = uid
         return True
 
+    def unforget(self, uid: str) -> None:
+        """Take back that an object is gone for good: a quorum read has brought it."""
+        self._deleted.pop(uid, None)
+
     def remove(self, uid: str) -> bool:
         """Forget an object that is gone for good. False if it wasn't known."""
         self._deleted[uid] = None

@@ -16,7 +16,7 @@ from cal_adapters.fake import ledger_path
 from cal_crds.base import rfc3339
 from cal_crds.cluster import ClusterError
 from cal_crds.conditions import Reason
-from cal_crds.meta import NODE, PROVIDER
+from cal_crds.meta import NODE, POOL, PROVIDER
 from cal_crds.node import ComputeNode
 from cal_operator import resync
 from cal_operator.accounts import Account
@@ -239,3 +239,90 @@ async def test_a_node_is_not_let_go_over_an_instance_that_was_recorded_meanwhile
     with pytest.raises(ClusterError):
         await mark_gone(world, view, MarkGone(Reason.GONE, "nothing was bought"))
     assert [still.metadata.name for still in await bare_desk.nodes()] == [node.metadata.name]
+
+
+# --- a pool that goes between the intent and the deployment's status -------------------------------------------------------------
+
+
+async def _without_its_pool(world: World, desk: Desk) -> ComputeNode:
+    """An intent whose pool went in the moment that it was made: nothing in the deployment's status says yet which one that was."""
+    node = await intent(world, desk)
+    assert (await desk.deployment()).status.bound_pool_uid is None
+    path = POOL.path(desk.namespace, "pool")
+    body = await desk.cluster.merge_patch(path, {"metadata": {"finalizers": None}})
+    await desk.cluster.delete(path)
+    world.forget(POOL, body)
+    return node
+
+
+async def test_a_node_whose_pool_is_gone_is_not_bought(world: World, bare_desk: Desk) -> None:
+    node = await _without_its_pool(world, bare_desk)
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []
+
+
+async def test_a_deployment_is_bound_to_the_pool_that_its_nodes_were_bought_through(
+    world: World, bare_desk: Desk
+) -> None:
+    node = await _without_its_pool(world, bare_desk)
+    await bare_desk.pool()  # made again under the old name: it doesn't revive what the first one bought
+    await resync.compare(world)
+    await reconcile_deployment(world, node.spec.deployment_ref.uid)
+    (still,) = await bare_desk.nodes()
+    assert still.metadata.deletion_timestamp is not None
+    assert (await bare_desk.deployment()).status.bound_pool_uid == node.spec.pool_ref.uid
+
+
+# --- an object that was taken for gone -------------------------------------------------------------------------------------------
+
+
+async def test_an_object_that_was_taken_for_gone_and_is_there_is_looked_at_again(world: World, bare_desk: Desk) -> None:
+    """Whatever stands between us and the API server may say 404 of anything, once."""
+    node = await _bought(world, bare_desk)
+    world.forget(NODE, await bare_desk.cluster.get(NODE.path(bare_desk.namespace, node.metadata.name)))
+    await resync.compare(world)
+    assert world.store.nodes.get(node.metadata.uid) is not None
+
+
+# --- limits that are lowered while purchases are on their way --------------------------------------------------------------------
+
+
+async def _lower(world: World, desk: Desk, spec: dict[str, Any]) -> None:
+    world.learn(POOL, await desk.cluster.merge_patch(POOL.path(desk.namespace, "pool"), {"spec": spec}))
+
+
+async def _two_intents(world: World, desk: Desk) -> list[ComputeNode]:
+    """In a pool with limits; the older one first."""
+    await intent(world, desk)
+    await _lower(world, desk, {"limits": {"maxNodes": 5, "maxCostPerHour": "5"}})
+    uid = await desk.deploy("second")
+    await resync.load(world)
+    await reconcile_deployment(world, uid)
+    nodes = await desk.nodes()
+    assert len(nodes) == 2
+    return sorted(nodes, key=lambda node: node.spec.deployment_ref.uid == uid)
+
+
+@pytest.mark.parametrize("limits", [{"maxNodes": 1}, {"maxCostPerHour": "0.1"}])
+async def test_a_limit_that_was_lowered_holds_for_what_is_not_bought_yet(
+    world: World, bare_desk: Desk, limits: dict[str, Any]
+) -> None:
+    first, second = await _two_intents(world, bare_desk)
+    await _lower(world, bare_desk, {"limits": {"maxNodes": 5, "maxCostPerHour": "5", **limits}})
+    for node in (second, first):
+        await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == [first.spec.token]
+    await reconcile_node(world, Prober(), second.metadata.uid)
+    (waiting,) = [node for node in await bare_desk.nodes() if node.metadata.uid == second.metadata.uid]
+    assert waiting.status.message is not None and "limits.max" in waiting.status.message
+    await _lower(world, bare_desk, {"limits": None})
+    world.memories.of(second.metadata.uid).retry_at = 0.0
+    await reconcile_node(world, Prober(), second.metadata.uid)
+    assert bare_desk.billing() == sorted([first.spec.token, second.spec.token])
+
+
+async def test_a_cap_that_was_lowered_holds_for_what_is_not_bought_yet(world: World, bare_desk: Desk) -> None:
+    node = await intent(world, bare_desk)
+    await _lower(world, bare_desk, {"maxCostPerHour": "0.01"})
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    assert bare_desk.billing() == []

@@ -132,7 +132,7 @@ async def _create_one(
         made = await world.cluster.create(NODE.path(view.deployment.metadata.namespace), body)
     except AlreadyExists:
         return Waiting(reason=Reason.IN_PROGRESS, message="the node before this one is not gone yet")
-    world.memories.meet(made["metadata"]["uid"], made["spec"]["token"])
+    world.memories.meet(made["metadata"]["uid"], made["spec"]["token"]).admitted = pool.metadata.generation
     world.learn(NODE, made)
     budget.take(price, cap)
     return None

@@ -27,14 +27,18 @@ class Budget:
     held: Decimal = Decimal(0)
 
     @classmethod
-    async def read(cls, world: World, pool: ComputePool, *, in_steps: bool) -> Budget:
-        """`in_steps`: the pool's adapter buys so, and a price is final only once the instance runs."""
+    async def read(
+        cls, world: World, pool: ComputePool, *, in_steps: bool, before: ComputeNode | None = None
+    ) -> Budget:
+        """`in_steps`: the pool's adapter buys so, and a price is final only once the instance runs. `before`: what is left for that node,
+        beside all that is bought already and all that was asked for earlier."""
         limits = pool.spec.limits
         if limits is None or (limits.max_nodes is None and limits.max_cost_per_hour is None):
             return cls()
         path = NODE.path(pool.metadata.namespace)
         found = await world.cluster.list(path, labelSelector=f"{LABEL_POOL}={pool.metadata.uid}")
         alive = [node for node in map(ComputeNode.parse, found["items"]) if node.status.gone_time is None]
+        alive = [node for node in alive if before is None or _comes_first(node, before)]
         budget = cls(
             None if limits.max_nodes is None else limits.max_nodes - len(alive),
             None if limits.max_cost_per_hour is None else money.parse(limits.max_cost_per_hour),
@@ -89,3 +93,15 @@ class Budget:
         self.nodes = None if self.nodes is None else self.nodes - 1
         if self.per_hour is not None:
             self._hold(price, cap)
+
+
+def _comes_first(node: ComputeNode, other: ComputeNode) -> bool:
+    """Whether a node takes its share of the limits before another one that isn't bought yet."""
+    if node.metadata.uid == other.metadata.uid:
+        return False
+    may_bill = node.status.instance is not None or node.status.ended is not None
+    return may_bill or node.metadata.deletion_timestamp is not None or _age(node) < _age(other)
+
+
+def _age(node: ComputeNode) -> tuple[str, str]:
+    return str(node.metadata.creation_timestamp), node.metadata.name

@@ -35,6 +35,8 @@ class DeploymentView:
     backoff_max: float = 300.0
     #: The pool's `limits.maxTotalCost` is spent.
     budget_spent: bool = False
+    #: The uid of the pool that it is bound to, as far as it is.
+    bound_pool_uid: str | None = None
 
     @cached_property
     def template(self) -> str:

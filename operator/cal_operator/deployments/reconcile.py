@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from cal_crds import money
@@ -9,6 +10,7 @@ from cal_crds.cluster import NotFound
 from cal_crds.conditions import Reason, Type, condition
 from cal_crds.deployment import TERMINAL_STATES, DeploymentState, DeploymentStatus, ModelDeployment, Waiting
 from cal_crds.meta import DEPLOYMENT, LABEL_MANAGED_BY, MANAGER_API, NODE, POOL
+from cal_crds.node import ComputeNode
 from cal_crds.pool import ComputePool
 from cal_crds.provider import Support
 from cal_operator.deployments.act import carry_out
@@ -58,7 +60,9 @@ async def _end_nodes(world: World, uid: str) -> None:
 
 async def gather(world: World, deployment: ModelDeployment) -> DeploymentView:
     """What the decision looks at, from the store; the absence of a pool is confirmed by a read."""
-    pool, gone = await _pool(world, deployment)
+    nodes = world.store.nodes_of(deployment.metadata.uid)
+    bound = _bound(deployment, nodes)
+    pool, gone = await _pool(world, deployment, bound)
     provider = world.store.providers.named(None, pool.spec.provider_ref.name) if pool else None
     capabilities = provider.status.capabilities if provider else None
     settings = world.settings
@@ -67,7 +71,8 @@ async def gather(world: World, deployment: ModelDeployment) -> DeploymentView:
         pool=pool,
         pool_gone=gone,
         pool_problem=_problem(deployment, pool),
-        nodes=world.store.nodes_of(deployment.metadata.uid),
+        nodes=nodes,
+        bound_pool_uid=bound,
         now=world.clock.now(),
         ephemeral=capabilities is None or Support.EPHEMERAL in capabilities.supports,
         failure_minutes=settings.ephemeral_failure_minutes,
@@ -77,12 +82,19 @@ async def gather(world: World, deployment: ModelDeployment) -> DeploymentView:
     )
 
 
-async def _pool(world: World, deployment: ModelDeployment) -> tuple[ComputePool | None, bool]:
+def _bound(deployment: ModelDeployment, nodes: Sequence[ComputeNode]) -> str | None:
+    """The uid of the pool that it is bound to. What was bought says it too: it may come before the status, and outlive it."""
+    if deployment.spec.pool_ref is None:
+        return None
+    bought_through = next((node.spec.pool_ref.uid for node in nodes), None)
+    return deployment.spec.pool_ref.uid or deployment.status.bound_pool_uid or bought_through
+
+
+async def _pool(world: World, deployment: ModelDeployment, bound: str | None) -> tuple[ComputePool | None, bool]:
     """The pool, and whether the one this deployment is bound to is gone for good."""
     reference = deployment.spec.pool_ref
     if reference is None:
         return None, False
-    bound = reference.uid or deployment.status.bound_pool_uid
     namespace = deployment.metadata.namespace
     pool = world.store.pools.named(namespace, reference.name)
     if pool is None or (bound is not None and pool.metadata.uid != bound):

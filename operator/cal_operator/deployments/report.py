@@ -70,7 +70,9 @@ def report(view: DeploymentView, plan: Plan, waiting: Waiting | None) -> Deploym
             "ready_replicas": len(serving),
             "updated_replicas": len(current),
             "selector": f"{LABEL_DEPLOYMENT}={view.deployment.metadata.uid}",
-            "bound_pool_uid": old.bound_pool_uid or (view.pool.metadata.uid if view.pool else None),
+            "bound_pool_uid": old.bound_pool_uid
+            or view.bound_pool_uid
+            or (view.pool.metadata.uid if view.pool else None),
             "last_start_time": max([*starts, *([old.last_start_time] if old.last_start_time else [])], default=None),
             "first_start_time": first or min(starts, default=None),
             "attempts": max((node.spec.attempt for node in current if node.status.answered_time is None), default=0),

@@ -26,7 +26,7 @@ from cal_operator.accounts import Account
 from cal_operator.logs import keep_logs
 from cal_operator.nodes.decide import MarkGone, NodeView, derived_state
 from cal_operator.nodes.observe import proves_absence
-from cal_operator.nodes.purchase import MARGIN, build_request, still_wanted, time_to_spend
+from cal_operator.nodes.purchase import MARGIN, build_request, over_limit, still_wanted, time_to_spend
 from cal_operator.workload_secrets import EnvMissing
 from cal_operator.world import World
 
@@ -113,6 +113,9 @@ async def launch(world: World, view: NodeView, account: Account) -> Again:
     node, deployment = fresh
     if stranger := await _stranger(account, node):
         return await _not_from_here(world, replace(view, node=node), account, stranger)
+    if refusal := await over_limit(world, account, node):
+        memory.trouble, memory.retry_at = (Reason.LIMIT_REACHED, refusal), world.clock.monotonic() + 10.0
+        return Again(0.0)
     try:
         request = await build_request(world, node, deployment)
     except EnvMissing as missing:

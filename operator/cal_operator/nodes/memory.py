@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from cal_adapters.contract import Observation
 
@@ -15,6 +16,9 @@ class NodeMemory:
 
     #: This leader made the node in this term, so nobody else can have launched it.
     born_here: bool = False
+    #: The generation of the pool whose limits left room for it, and what they left at most (US dollars per hour; None: no more than the node says).
+    admitted: int | None = None
+    cap: Decimal | None = None
     #: When a launch was last attempted in this term, and whether it may have bought something.
     attempted: datetime | None = None
     outcome_unknown: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 
 from cal_adapters.contract import LaunchesInSteps, LaunchRequest, Mark, Observation
 from cal_adapters.errors import NotSent
@@ -11,8 +12,10 @@ from cal_crds.conditions import Reason
 from cal_crds.deployment import DeploymentDesiredState, ModelDeployment
 from cal_crds.meta import DEPLOYMENT, FINALIZER, NODE
 from cal_crds.node import ComputeNode
+from cal_crds.pool import PoolDesiredState
 from cal_crds.provider import ProviderDesiredState
 from cal_operator.accounts import Account
+from cal_operator.deployments.budget import Budget
 from cal_operator.workload_secrets import EnvMissing, model_key, resolve_env, resolve_logins
 from cal_operator.world import World
 
@@ -37,9 +40,37 @@ async def still_wanted(world: World, node: ComputeNode) -> tuple[ComputeNode, Mo
         return None
     if deployment.metadata.deletion_timestamp or deployment.spec.desired_state is DeploymentDesiredState.TERMINATED:
         return None
+    pool = world.store.pools.get(fresh.spec.pool_ref.uid)
+    if pool is None or pool.metadata.deletion_timestamp or pool.spec.desired_state is PoolDesiredState.STOPPED:
+        return None
     if why_not_sold(world, fresh.spec.provider_ref.name) is not None:
         return None
     return fresh, deployment
+
+
+async def over_limit(world: World, account: Account, node: ComputeNode) -> str | None:
+    """Why the pool's limits leave no room for a node that isn't bought yet; None: they do. Asked again only where they are others than those
+    that it was made under, or where another leader made it: they may have been lowered while it waited."""
+    pool, memory = world.store.pools.get(node.spec.pool_ref.uid), world.memories.of(node.metadata.uid)
+    if pool is None or memory.admitted == pool.metadata.generation:
+        return None
+    in_steps = isinstance(account.adapter, LaunchesInSteps)
+    budget = await Budget.read(world, pool, in_steps=in_steps, before=node)
+    price = money.parse(node.spec.offer.price_per_hour)
+    if (refusal := budget.refuse(price)) is not None:
+        return refusal
+    cap = budget.cap(pool, price)
+    memory.admitted, memory.cap = pool.metadata.generation, None if cap is None else money.parse(cap)
+    return None
+
+
+def _cap(world: World, node: ComputeNode) -> Decimal | None:
+    """What the node may cost an hour: what it records, and no more than its pool says by now. US dollars; None: no cap."""
+    pool = world.store.pools.get(node.spec.pool_ref.uid)
+    told = (node.spec.max_price_per_hour, pool.spec.max_cost_per_hour if pool is not None else None)
+    caps = [money.parse(cap) for cap in told if cap is not None]
+    left = world.memories.of(node.metadata.uid).cap
+    return min([*caps, *([left] if left is not None else [])], default=None)
 
 
 def why_not_sold(world: World, name: str) -> tuple[Reason, str] | None:
@@ -60,7 +91,7 @@ def why_not_sold(world: World, name: str) -> tuple[Reason, str] | None:
 async def build_request(world: World, node: ComputeNode, deployment: ModelDeployment) -> LaunchRequest:
     """The purchase, out of what the node recorded, and the secrets, which stand nowhere. EnvMissing if a Secret isn't there.
 
-    Made again it is the same, by whatever process: a purchase in steps is known by it.
+    Made again it is the same but for its price cap, by whatever process: a purchase in steps is known by it.
     """
     spec = node.spec
     env = [*await resolve_env(world, deployment, spec.workload), *await model_key(world, deployment, spec.workload)]
@@ -74,7 +105,7 @@ async def build_request(world: World, node: ComputeNode, deployment: ModelDeploy
         provider_pool_id=spec.provider_pool_id,
         tenancy=spec.tenancy,
         gpu_count=spec.gpu_count,
-        max_price_per_hour=money.parse(spec.max_price_per_hour) if spec.max_price_per_hour is not None else None,
+        max_price_per_hour=_cap(world, node),
         model=spec.model,
         workload=spec.workload,
         env=env,
