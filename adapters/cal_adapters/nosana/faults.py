@@ -40,7 +40,8 @@ _UNCLEAR: Final = frozenset({408, 409, 425})
 _LENGTH: Final = 300
 _WRONG_STATE: Final = re.compile(r"incorrect state|archived deployment", re.IGNORECASE)
 _NO_FUNDS: Final = re.compile(r"insufficient (credits|funds)", re.IGNORECASE)
-_MISSING: Final = re.compile(r"\bnot found\b", re.IGNORECASE)
+#: Of a thing that was named. A router's own "Not Found", or its "Route GET:/... not found", says nothing of what we have there.
+_MISSING: Final = re.compile(r"\b(deployment|market) not found\b", re.IGNORECASE)
 
 
 def from_exception(what: str, error: Exception) -> AdapterError:
