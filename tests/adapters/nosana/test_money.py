@@ -400,7 +400,7 @@ async def test_a_404_in_another_shape_proves_nothing(rig: Any, body: dict[str, A
     await rig.adapter.observe(instance.handle)  # tells the provider's time: that it was made lately is no reason here
     for call in (rig.adapter.observe, rig.adapter.stop):
         await rig.fault(r"^GET /api/deployments/\w+$", times=2, **body)
-        with pytest.raises(OutcomeUnknown, match="answered 404: [^;]*$"):
+        with pytest.raises(OutcomeUnknown, match=r"answered 404: [^;]*$"):
             await call(instance.handle)
 
 
