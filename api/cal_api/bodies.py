@@ -109,10 +109,17 @@ def _is_json(content_type: str) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadRequest(f"body: the key {shown(twice)} stands there twice")
+        raise BadRequest(f"body: the key {shown(_first_double(pairs))} stands there twice")
     return result
+
+
+def _first_double(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("called where there is one")
 
 
 def _no_constant(word: str) -> None:
@@ -121,32 +128,44 @@ def _no_constant(word: str) -> None:
 
 def _check(body: dict[str, Any]) -> None:
     """Refuse what can't be stored. Not recursive: the depth is what it checks."""
-    todo: list[tuple[str, Any, int]] = [("", body, 1)]
+    todo: list[tuple[_Path, Any, int]] = [((), body, 1)]
     while todo:
-        where, value, depth = todo.pop()
+        path, value, depth = todo.pop()
         if depth > MAX_DEPTH:
-            raise BadRequest(f"{where[:200]}: nested too deeply; at most {MAX_DEPTH} levels")
+            raise BadRequest(f"{_where(path)}: nested too deeply; at most {MAX_DEPTH} levels")
         if isinstance(value, dict):
             for key, item in value.items():
-                _check_text(where or "body", key)
-                todo.append((f"{where}.{key}" if where else key, item, depth + 1))
+                _check_text(path, key)
+                todo.append(((path, key), item, depth + 1))
         elif isinstance(value, list):
-            todo += [(f"{where}.{index}", item, depth + 1) for index, item in enumerate(value)]
+            todo += [((path, index), item, depth + 1) for index, item in enumerate(value)]
         else:
-            _check_scalar(where, value)
+            _check_scalar(path, value)
 
 
-def _check_scalar(where: str, value: object) -> None:
+#: Where a value stands: (the path of what holds it, its key or index). Put into words only for a refusal: for each of many values
+#: under one long key, the words would take far more room than the body.
+_Path = tuple[Any, ...]
+
+
+def _where(path: _Path) -> str:
+    names: list[str] = []
+    while path:
+        path, name = path
+        names.append(str(name))
+    return shown(".".join(reversed(names)), 200)[1:-1] or "body"
+
+
+def _check_scalar(path: _Path, value: object) -> None:
     if isinstance(value, str):
-        _check_text(where, value)
+        _check_text(path, value)
     elif isinstance(value, Decimal):
         if not -300 < value.adjusted() < 300:
-            raise bad(where, value, "must be a number within reach")
+            raise bad(_where(path), value, "must be a number within reach")
     elif isinstance(value, int) and abs(value) >= _LARGEST:
-        raise bad(where, value, "must be a number below 2^63")
+        raise bad(_where(path), value, "must be a number below 2^63")
 
 
-def _check_text(where: str, text: str) -> None:
+def _check_text(path: _Path, text: str) -> None:
     if _UNPRINTABLE.search(text):
-        shown_where = shown(where, 200)[1:-1]
-        raise BadRequest(f"{shown_where}: holds a NUL or half of a surrogate pair, which can't be stored")
+        raise BadRequest(f"{_where(path)}: holds a NUL or half of a surrogate pair, which can't be stored")

@@ -63,11 +63,12 @@ def _without_login(text: str, mark: str = HIDDEN) -> str:
     return _URL_LOGIN.sub(lambda found: f"{found[1]}{mark}@", text)
 
 
-_URL_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
+#: Each of these begins where a run of its letters does: begun within one too, they would take quadratic time on what somebody made up.
+_URL_LOGIN = re.compile(r"(?<![a-z0-9+.-])([a-z0-9+.-]+://)[^/@\s]+@", re.IGNORECASE)
 _VALUE = r"""('[^']*'|"[^"]*"|[^\s'";]+)"""
 _FLAG = re.compile(r"--?[\w.-]+")
-#: Names are looked at apart: patterns that look for words within words take quadratic time on what somebody made up.
-_FLAGGED = re.compile(rf"(?<![\w-])(--?[\w.-]+)(=|\s+)(?!-){_VALUE}")
+#: Names are looked at apart, for the same reason.
+_FLAGGED = re.compile(rf"(?<![\w.-])(--?[\w.-]+)(=|\s+)(?!-){_VALUE}")
 _ASSIGNED = re.compile(rf"\b(\w+)={_VALUE}")
 #: How the name of such a flag ends: --max-tokens and --tokenizer are none.
 _SECRET_FLAG = re.compile("(key|token|secret|password|credential)$", re.IGNORECASE)

@@ -26,6 +26,8 @@ from cal_crds.workload import Workload, WorkloadType
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _ENV_MOST = 256
 _ARGUMENT = 8192
+#: Splitting takes quadratic time.
+_LINE = 32768
 _VALUE = 32768
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
@@ -101,6 +103,10 @@ def _type(draft: Draft, where: str, value: Any) -> None:
 def words(where: str, value: Any) -> list[str]:
     """A command line: a list of arguments, or one string that is split as a POSIX shell would split it. Nothing is run by a shell."""
     if isinstance(value, str):
+        if len(value) > _LINE:
+            raise BadRequest(
+                f"{where}: {len(value)} characters are too many for one line; at most {_LINE}, or give a list"
+            )
         try:
             value = shlex.split(value)
         except ValueError as error:
