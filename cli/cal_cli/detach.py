@@ -31,10 +31,12 @@ def detach(state: StateDir, argv: list[str]) -> int:
         )
     try:
         _follow_until_ready(state, child, log, offset)
-    except BaseException:
+    except BaseException as error:
         if child.poll() is None:
             child.terminate()
             child.wait()
+        if isinstance(error, KeyboardInterrupt):
+            raise Failure("interrupted before it was ready") from None
         raise
     return child.pid
 

@@ -25,8 +25,8 @@ _SPEAK_EVERY = 10.0
 
 def down(state: StateDir, *, purge: bool, terminate: bool) -> None:
     """Idempotent. With `terminate` every deployment ends first; with `purge` the state directory goes, if nothing needs it."""
-    if not state.path.is_dir():
-        say(f"nothing to stop: {state.path} does not exist")
+    if not state.ours():
+        _nothing_there(state, purge)
         return
     if terminate:
         _terminate_all(state)
@@ -42,6 +42,12 @@ def down(state: StateDir, *, purge: bool, terminate: bool) -> None:
         with state.lock():
             shutil.rmtree(state.path)
         say(f"removed {state.path}")
+
+
+def _nothing_there(state: StateDir, purge: bool) -> None:
+    if purge and state.path.exists():  # a mistyped path may be anybody's folder
+        raise Failure(f"not purged: {state.path} is no state directory of `calctl up`")
+    say(f"nothing to stop: {state.path} is no state directory of `calctl up`")
 
 
 def _stop_supervisor(state: StateDir) -> None:

@@ -49,7 +49,7 @@ def create() -> None:
 @click.option("--owner-type", default="user", show_default=True)
 @click.option("--gpu-type", "gpu_types", multiple=True, help="Allowed GPU type; repeat for more. None: any.")
 @click.option("--gpu-count", type=click.IntRange(0), help="GPUs per replica unless a deployment says otherwise.")
-@click.option("--max-cost", type=float, help="Dearest node, USD per hour.")
+@click.option("--max-cost", metavar="USD", help="Dearest node, USD per hour.")
 @click.option("--region", "regions", multiple=True)
 @click.option("--strategy", help="best_fit, cheapest or spread.")
 @click.option("--provider-pool-id", default="", help="A market, a namespace: whatever the provider calls its pools.")
@@ -113,12 +113,19 @@ def deploy(state: StateDir, api: str | None, kubeconfig: Path | None, **given: A
     identifier = str(answer["deployment_id"])
     click.echo(f"deployment {identifier} {str(answer.get('status', '')).lower()}")
     if given["wait"]:
-        running = deploying.wait_running(scope.rest, identifier, given["timeout"], say)
+        try:
+            running = deploying.wait_running(scope.rest, identifier, given["timeout"], say)
+        except KeyboardInterrupt:
+            say(f"deployment {identifier} goes on without us; `calctl terminate {identifier}` ends it")
+            raise
         click.echo(running.get("endpoint") or "running")
 
 
 def _configuration(given: dict[str, Any]) -> dict[str, Any]:
-    base = yaml.safe_load(given["config"]) if given["config"] else {}
+    try:
+        base = yaml.safe_load(given["config"]) if given["config"] else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Failure(f"--config {given['config'].name} is neither YAML nor JSON: {error}") from error
     if not isinstance(base, dict):
         raise Failure("--config must hold a mapping")
     own = {

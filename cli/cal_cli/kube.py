@@ -8,6 +8,7 @@ from typing import Any
 
 import pykube
 import requests
+import yaml
 
 from cal_cli.errors import Failure
 from cal_crds.loopback import leads_here
@@ -42,7 +43,10 @@ class Kube:
     """One API server."""
 
     def __init__(self, kubeconfig: Path, timeout: float = 15) -> None:
-        self._client = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)), timeout=timeout)
+        try:
+            self._client = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)), timeout=timeout)
+        except (pykube.exceptions.PyKubeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            raise Failure(f"{kubeconfig} can't be used as a kubeconfig: {error}") from error
         # A proxy is for the world outside; it can't reach an API server on this machine.
         self._client.session.trust_env = not leads_here(self._client.url)
 

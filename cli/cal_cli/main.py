@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import signal
 import sys
 import threading
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -23,7 +26,23 @@ from cal_cli.stack import Settings
 from cal_cli.statedir import StateDir
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The boundary: whatever a command meets in files, pipes and arguments ends as one line, like every `Failure`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)  # and no "Aborted!": what was asked for isn't undone
+        except BrokenPipeError:
+            raise  # whoever reads has enough: click ends quietly
+        except OSError as error:
+            raise Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+        except UnicodeEncodeError as error:
+            raise Failure(f"an argument is not text: {error.reason}") from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="compute-abstraction-layer")
 def cli() -> None:
     """The Compute Abstraction Layer: GPU compute from many providers, on Kubernetes objects."""
@@ -90,12 +109,13 @@ def _where(state: StateDir) -> str:
 
 
 def _summary(settings: Settings, last: str) -> None:
-    found = "" if settings.state.is_default() else f"\n  calctl     export CAL_STATE_DIR={settings.state.path}"
+    directory, kubeconfig = (shlex.quote(str(path)) for path in (settings.state.path, settings.state.kubeconfig))
+    found = "" if settings.state.is_default() else f"\n  calctl     export CAL_STATE_DIR={directory}"
     click.echo(
         f"""
   REST api   {settings.api_url}
   logs       {settings.public_relay_url}
-  kubectl    export KUBECONFIG={settings.state.kubeconfig}{found}
+  kubectl    export KUBECONFIG={kubeconfig}{found}
   state      {settings.state.path}
 
 {last}
@@ -126,8 +146,9 @@ def status(state: StateDir) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(state: StateDir, arguments: tuple[str, ...]) -> None:
     """Run kubectl on the control plane of `up`."""
-    if not state.kubeconfig.exists():
-        raise Failure(f"no kubeconfig in {state.path}: start a control plane with `calctl up`")
+    known = state.read()
+    if known is None or not state.kubeconfig.exists() or not (state.running() or known.context):
+        raise Failure(f"no control plane runs from {state.path}: start it with `calctl up`")
     try:
         program = find(["kubectl"], lambda line: None)["kubectl"]
     except BinariesNotFound as error:
@@ -152,4 +173,6 @@ for _command in COMMANDS:
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a character shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="calctl")

@@ -19,7 +19,11 @@ class StateDirType(click.ParamType[StateDir]):
     name = "directory"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StateDir:
-        return value if isinstance(value, StateDir) else StateDir(Path(value))
+        if isinstance(value, StateDir):
+            return value
+        if not str(value):  # most likely a variable that isn't set; it would mean the current directory
+            self.fail("is empty", param, ctx)
+        return StateDir(Path(value))
 
 
 class Plural(click.Choice[str]):

@@ -56,7 +56,16 @@ class StateDir:
         """Whether a command without --state-dir, run from here, finds it."""
         return self.path == StateDir(default_path()).path
 
+    def ours(self) -> bool:
+        """Whether an `up` has ever made it its own."""
+        return self._lock.exists()
+
     def make(self) -> None:
+        """Raises `Failure` for a directory that holds anything else: what `up` brings would mix with it, and go with it."""
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.ours():
+            raise Failure(
+                f"{self.path} holds other things than the state of `calctl up`: give it a directory of its own"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:

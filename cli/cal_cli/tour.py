@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 import time
@@ -100,8 +101,9 @@ def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
     endpoint, uid = deployment["status"]["endpoint"], deployment["metadata"]["uid"]
     name = deployment["metadata"]["name"]
     body = json.dumps({"prompt": "The tide", "max_tokens": 20})
-    calctl = sys.argv[0] if Path(sys.argv[0]).name == "calctl" else "calctl"
-    elsewhere = not settings.state.is_default()
+    calctl = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "calctl" else "calctl"
+    directory, kubeconfig = (shlex.quote(str(path)) for path in (settings.state.path, settings.state.kubeconfig))
+    elsewhere = "" if settings.state.is_default() else f"{_NEXT}export CAL_STATE_DIR={directory}"
     click.echo(
         f"""
   you:    {QUESTION}
@@ -109,7 +111,7 @@ def _show(settings: Settings, deployment: dict[str, Any], answer: str) -> None:
 
 It runs at {endpoint}. Try next, in another terminal:
 
-  export KUBECONFIG={settings.state.kubeconfig}{f"{_NEXT}export CAL_STATE_DIR={settings.state.path}" if elsewhere else ""}
+  export KUBECONFIG={kubeconfig}{elsewhere}
   curl {settings.api_url}/status/{uid}
   curl {endpoint}/v1/completions -H 'content-type: application/json' -d '{body}'
   {calctl} get deployments

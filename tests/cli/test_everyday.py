@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,7 +237,15 @@ def test_another_api_by_flag_and_by_environment(system: Calctl, new_calctl: Call
         pytest.param(
             ["create", "pool", "p", "--provider", "demo", "--max-cost", "-1"], 1, "max_cost_per_hour", id="-1"
         ),
+        pytest.param(["create", "pool", "p", "--provider", "demo", "--max-cost", "nan"], 1, "US dollars", id="nan"),
+        pytest.param(["create", "pool", "p", "--provider", "demo", "--max-cost", "inf"], 1, "US dollars", id="inf"),
         pytest.param(["create", "pool", "p", "--provider", "demo", "--strategy", "x"], 1, "best_fit", id="strategy"),
+        pytest.param(["create", "pool", os.fsdecode(b"\xff"), "--provider", "demo"], 1, "not text", id="no UTF-8"),
+        pytest.param(["get", "pools", "--owner", os.fsdecode(b"\xff")], 1, "not text", id="no UTF-8 in a path"),
+        pytest.param(["get", "pools", "-o", "yaml", "--kubeconfig", "/nope"], 1, "/nope", id="no kubeconfig"),
+        pytest.param(
+            ["get", "pools", "-o", "yaml", "--kubeconfig", "/dev/null"], 1, "/dev/null", id="empty kubeconfig"
+        ),
         pytest.param(["deploy", "m", "--pool", "none"], 1, "no pool 'none'", id="unknown pool"),
         pytest.param(["deploy", "m", "--pool", "rtx", "--replicas", "-1"], 2, "--replicas", id="replicas"),
         pytest.param(["deploy", "m", "--pool", "rtx", "--env", "NOVALUE"], 1, "NAME=VALUE", id="env"),
@@ -253,6 +264,48 @@ def test_bad_input_is_one_clear_line(system: Calctl, pool: str, arguments: list[
     assert result.returncode == code, result.stderr
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"a: [", "neither YAML nor JSON"), (b"\xff\x00", "neither YAML nor JSON"), (b"[1]", "must hold a mapping")],
+)
+def test_a_config_file_that_is_none(system: Calctl, pool: str, tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(content)
+    result = system("deploy", "m", "--pool", pool, "--config", str(file), check=False)
+    assert result.returncode == 1
+    assert words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_output_that_can_not_be_written_is_one_clear_line(system: Calctl) -> None:
+    argv = [*system.argv, "get", "offers"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(argv, env=system.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "calctl: [Errno 28] No space left on device\n"
+
+
+def test_a_terminal_without_unicode_shows_the_rest(system: Calctl) -> None:
+    system("create", "pool", "✓", "--provider", "demo", "--owner", "umlaut")
+    system.env["PYTHONIOENCODING"] = "latin-1"
+    try:
+        assert r"\u2713" in system("get", "pools", "--owner", "umlaut").stdout
+    finally:
+        del system.env["PYTHONIOENCODING"]
+
+
+def test_who_stops_waiting_is_told_that_the_deployment_goes_on(system: Calctl, pool: str) -> None:
+    argv = [*system.argv, "deploy", "patient", "--pool", pool, "--gpus", "64", "--image", "x", "--wait"]
+    process = subprocess.Popen(argv, env=system.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert "PENDING" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert re.search(rf"deployment ({UUID}) goes on without us; `calctl terminate \1` ends it", told)
+    assert "Aborted" not in told, "nothing of it is"
+    assert "patient" in system("get", "deployments").stdout
 
 
 def test_an_ambiguous_name_lists_the_ids(system: Calctl, pool: str) -> None:

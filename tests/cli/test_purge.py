@@ -67,6 +67,18 @@ def test_purge_of_what_never_ran_paid_instances_removes_it(calctl: Calctl) -> No
     assert not calctl.state.exists()
 
 
+def test_nothing_but_a_state_directory_is_ever_removed(calctl: Calctl, tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("the only copy")
+    refused = calctl("down", "--purge", "--state-dir", str(tmp_path), check=False)
+    assert refused.returncode == 1
+    assert f"not purged: {tmp_path} is no state directory" in refused.stderr
+    assert "nothing to stop" in calctl("down", "--state-dir", str(tmp_path)).stderr
+    mixed = calctl("up", "--state-dir", str(tmp_path), *calctl.ports, check=False)
+    assert mixed.returncode == 1
+    assert f"{tmp_path} holds other things" in mixed.stderr, "else the next purge would take them"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
 def test_terminate_ends_every_deployment_first(calctl: Calctl) -> None:
     calctl.up("--demo")
     calctl("create", "pool", "rtx", "--provider", "demo")

@@ -66,6 +66,20 @@ def test_a_state_directory_by_option_is_in_what_it_says_to_do_next(calctl: Calct
     assert f"`calctl down --state-dir {calctl.state}` stops it." in said
 
 
+def test_what_it_says_to_type_can_be_typed_where_a_path_has_spaces(new_calctl: Callable[[], Calctl]) -> None:
+    calctl = new_calctl()
+    calctl.state = calctl.state.with_name("a state")
+    said = calctl("up", "--detach", "--state-dir", str(calctl.state), *calctl.ports).stdout
+    calctl.env["CAL_STATE_DIR"] = str(calctl.state)
+    exports = "; ".join(line.split(maxsplit=1)[1] for line in said.splitlines() if " export " in line)
+    script = f'{exports}; printf "%s\\n" "$KUBECONFIG" "$CAL_STATE_DIR"'
+    shown = subprocess.run(["sh", "-c", script], env=calctl.env, capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [str(calctl.state / "kubeconfig"), str(calctl.state)]
+    calctl("down")
+    after = calctl("kubectl", "get", "pods", check=False)
+    assert "start it with `calctl up`" in after.stderr, "and not kubectl's own guesses"
+
+
 def test_two_systems_run_side_by_side(new_calctl: Callable[[], Calctl]) -> None:
     first, second = new_calctl(), new_calctl()
     starting = [
@@ -217,6 +231,9 @@ def test_a_proxy_for_the_world_outside_is_not_asked_for_what_is_here(calctl: Cal
         pytest.param(["up", "--api-port", "4000", "--relay-port", "4000"], 1, "must differ", id="one port for two"),
         pytest.param(["up", "--context", "no-such"], 1, "no-such", id="unknown context"),
         pytest.param(["up", "--state-dir", "/dev/null/x"], 1, "can't be made", id="state directory can't be"),
+        pytest.param(["up", "--state-dir", ""], 2, "is empty", id="a variable that is not set"),
+        pytest.param(["status", "--state-dir", "/dev/null"], 1, "Not a directory", id="status of a file"),
+        pytest.param(["get", "pools", "--state-dir", "/dev/null"], 1, "Not a directory", id="pools of a file"),
         pytest.param(["up", "unexpected"], 2, "unexpected", id="argument too many"),
         pytest.param(["frobnicate"], 2, "frobnicate", id="unknown command"),
         pytest.param(["kubectl", "get", "nodes"], 1, "calctl up", id="kubectl without a control plane"),

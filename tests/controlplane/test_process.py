@@ -56,6 +56,17 @@ def test_one_that_dies_at_once_is_reported_with_its_last_words(tmp_path: Path) -
         process.wait_ready(lambda: False, timeout=30)
 
 
+def test_the_last_words_of_a_go_program_are_its_panic_and_not_the_stack(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("panic: of an earlier run\n")
+    script = "echo no space left on device; echo 'panic: no log'; echo; echo 'goroutine 1 [running]:'; seq 100; exit 2"
+    process = Process("gopher", ["/bin/sh", "-c", script], tmp_path / "log")
+    process.start()
+    with pytest.raises(ProcessFailed) as told:
+        process.wait_ready(lambda: False, timeout=30)
+    assert str(told.value) == "gopher ended with code 2:\nno space left on device\npanic: no log"
+    assert process.tail(1) == "panic: no log"
+
+
 def test_a_program_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     process = Process("ghost", [str(tmp_path / "ghost")], tmp_path / "log")
     process.start()

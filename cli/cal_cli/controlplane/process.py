@@ -13,6 +13,8 @@ from pathlib import Path
 _TIE = Path(__file__).with_name("tie.py")
 _POLL = 0.05
 _LOG_LIMIT = 16 << 20
+#: How the last line of a Go program begins, before the stacks.
+_GO_ENDS = ("panic: ", "fatal error: ")
 
 
 class ProcessFailed(Exception):
@@ -44,6 +46,8 @@ class Process:
         self.name, self.argv, self.log, self.env, self.inherit = name, list(argv), log, env, tuple(inherit)
         self.orphan_signal = int(orphan_signal)
         self._child: subprocess.Popen[bytes] | None = None
+        #: How long the log was before this run.
+        self._logged = 0
 
     @property
     def pid(self) -> int | None:
@@ -54,6 +58,7 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.trim_log()
         with self.log.open("ab") as log:
+            self._logged = log.tell()
             self._child = subprocess.Popen(
                 tied(self.argv, self.orphan_signal),
                 stdin=subprocess.DEVNULL,
@@ -102,15 +107,18 @@ class Process:
             time.sleep(_POLL)
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """What its log has of this run, the last lines of it. Of Go's panics the words: the stack after them tells users nothing."""
         if not self.log.exists():
             return "(no log)"
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 65536))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+            file.seek(max(self._logged, self.log.stat().st_size - 65536))
+            said = file.read().decode(errors="replace").splitlines()
+        ends = [number for number, line in enumerate(said, 1) if line.startswith(_GO_ENDS)]
+        return "\n".join(said[: ends[-1] if ends else None][-lines:])
 
     def trim_log(self) -> None:
         """Keeps the log from filling the disk: what is too long moves aside. Works while the process writes (append mode)."""
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.with_suffix(self.log.suffix + ".1").write_bytes(self.log.read_bytes()[-_LOG_LIMIT:])
             os.truncate(self.log, 0)
+            self._logged = 0
