@@ -29,6 +29,7 @@ from cal_crds.meta import (
 )
 from cal_crds.names import label_hash, slug
 from cal_crds.pool import ComputePool
+from cal_crds.workload import Workload
 
 #: policies -> (place in the spec, least, most)
 _POLICIES: Mapping[str, tuple[tuple[str, ...], int, int]] = {
@@ -85,10 +86,6 @@ def update(asked: requests.UpdateDeployment, current: ModelDeployment) -> tuple[
     """The change of the spec that a request asks for, and its draft, whose secrets must be stored first."""
     before = current.spec.workload
     draft = translate(asked.configuration or {}, secret.name_for(current.metadata.name), before)
-    workload = workload_of(draft)
-    if probe := workload.get("readinessProbe"):
-        # One kind of probe takes the other's place; they would be merged.
-        workload["readinessProbe"] = {"httpGet": None, "tcpSocket": None, **probe}
     endpoint = asked.endpoint or draft.endpoint
     if endpoint and not current.spec.external:
         raise bad("endpoint", endpoint, "only an external deployment's endpoint can be given")
@@ -98,12 +95,26 @@ def update(asked: requests.UpdateDeployment, current: ModelDeployment) -> tuple[
         "maxRuntimeSeconds": draft.max_runtime_seconds,
         "model": said({"id": draft.model_id, "servedName": asked.inference_model or draft.served_name}) or None,
         "external": {"endpoint": endpoint} if endpoint else None,
-        "workload": workload or None,
+        "workload": _workload_change(draft, before) or None,
     }
     change: dict[str, Any] = {"spec": {name: value for name, value in spec.items() if value is not None}}
     if draft.rest:
         change["metadata"] = {"annotations": {ANNOTATION_REST: _kept(current, draft)}}
     return change, draft
+
+
+def _workload_change(draft: Draft, before: Workload) -> dict[str, Any]:
+    """The fields of the workload to replace; None takes one out."""
+    workload = workload_of(draft)
+    if draft.env_is_whole:
+        workload["env"] = list(draft.env.values())
+    elif draft.env:
+        workload["env"] = list(({var.name: var.dump() for var in before.env} | draft.env).values())
+    if "ports" in workload:
+        # A check is part of what is exposed. One kind takes the other's place; they would be merged.
+        probe = workload.get("readinessProbe")
+        workload["readinessProbe"] = {"httpGet": None, "tcpSocket": None, **probe} if probe else None
+    return workload
 
 
 def _configuration(asked: requests.Deploy) -> dict[str, Any]:

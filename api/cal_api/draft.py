@@ -22,8 +22,9 @@ class Draft:
     secret_name: str
     #: Fields of `spec.workload`, except env.
     workload: dict[str, Any] = field(default_factory=dict)
-    #: Variables in order of appearance: EnvVar as a dict. None where env wasn't said.
+    #: Variables in order of appearance: EnvVar as a dict; and whether these are all, or some that other fields stand for.
     env: dict[str, dict[str, Any]] = field(default_factory=dict)
+    env_is_whole: bool = False
     #: Key in the Secret -> value.
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     gpus: int | None = None

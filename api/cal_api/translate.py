@@ -44,7 +44,7 @@ def translate(configuration: Mapping[str, Any], secret_name: str, before: Worklo
         else:
             draft.rest[name] = redacted({name: value})[name]
     unmask(draft, before)
-    _engine_key(draft)
+    _engine_key(draft, before)
     if len(draft.env) > _ENV_MOST:
         raise BadRequest(f"configuration.env: {len(draft.env)} variables are too many; at most {_ENV_MOST}")
     check(workload_of(draft))
@@ -127,6 +127,7 @@ def _command(draft: Draft, where: str, value: Any) -> None:
 
 
 def _env(draft: Draft, where: str, value: Any) -> None:
+    draft.env_is_whole = True
     pairs = _env_list(where, value) if isinstance(value, list) else list(mapping(where, value).items())
     seen: set[str] = set()
     for name, item in pairs:
@@ -217,9 +218,9 @@ def _api_key(draft: Draft, where: str, value: Any) -> None:
     draft.external_key = "API_KEY"
 
 
-def _engine_key(draft: Draft) -> None:
+def _engine_key(draft: Draft, before: Workload | None) -> None:
     """An engine that knows its key by another name gets it under that name too, from the same place."""
-    engine = ENGINES.get(draft.workload.get("engine", ""))
+    engine = ENGINES.get(draft.workload.get("engine") or (before and before.engine) or "")
     name = engine.key if engine else None
     if name and draft.external_key and name not in draft.env:
         draft.env[name] = {**draft.env[draft.external_key], "name": name}

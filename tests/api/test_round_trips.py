@@ -92,3 +92,29 @@ def test_stars_that_hide_nothing_are_a_value(world: Any) -> None:
     uid = world.deployment(configuration={"image": "a/b:1", "cmd": ["--glob", "***"], "env": {"STARS": "***"}})
     assert _workload(world, uid)["args"] == ["--glob", "***"]
     assert _workload(world, uid)["env"] == [{"name": "STARS", "value": "***"}]
+
+
+def test_a_key_alone_leaves_the_variables_alone(world: Any) -> None:
+    uid = world.deployment(configuration={"engine": "vllm", "env": {"MODE": "fast", "HF_TOKEN": "hf"}})
+    assert world.patch(f"/update/{uid}", {"configuration": {"api_key": "mine"}}).status_code == 200
+    assert [var["name"] for var in _workload(world, uid)["env"]] == ["MODE", "HF_TOKEN", "API_KEY", "VLLM_API_KEY"]
+    assert (_secret(world, uid, "HF_TOKEN"), _secret(world, uid, "VLLM_API_KEY")) == ("hf", "mine")
+
+
+def test_no_variables_take_all_of_them_out(world: Any) -> None:
+    uid = world.deployment(configuration={"image": "a/b:1", "env": {"MODE": "fast", "HF_TOKEN": "hf"}})
+    nothing: tuple[Any, ...] = ({}, [])
+    for none in nothing:
+        assert world.patch(f"/update/{uid}", {"configuration": {"env": none}}).status_code == 200
+        assert "env" not in world.get(f"/status/{uid}").json()["configuration"]
+        assert not _workload(world, uid).get("env")
+
+
+def test_ports_without_a_check_take_the_check_out(world: Any) -> None:
+    checked = [8000, {"port": 9000, "health_checks": [{"type": "http", "path": "/up"}]}]
+    uid = world.deployment(configuration={"image": "a/b:1", "expose": checked})
+    assert _workload(world, uid)["readinessProbe"]["httpGet"]["port"] == "port-9000"
+    reply = world.patch(f"/update/{uid}", {"configuration": {"expose": 8000}})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["configuration"]["expose"] == [{"port": 8000, "type": "http"}]
+    assert "readinessProbe" not in _workload(world, uid)
