@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,8 @@ class Leader:
         self._namespace = namespace
         self._valid_until = 0.0
         self._seen: tuple[str, float] = ("", 0.0)
+        #: The `renewTime` of our latest writes, also of those whose answer was lost: by it we know our own hand.
+        self._sent: deque[str] = deque(maxlen=16)
         #: Since when this process leads; and the same by the monotonic clock.
         self.term_start: datetime | None = None
         self.term_began = 0.0
@@ -67,6 +70,7 @@ class Leader:
                 log.warning("the lease could not be renewed: %s", error.message)
                 held = True
             if not held:
+                self._valid_until = 0.0
                 raise LeadershipLost(f"the lease {NAME} was taken by another")
             if self.remaining() <= 0:
                 raise LeadershipLost(f"the lease {NAME} could not be renewed in time")
@@ -77,7 +81,7 @@ class Leader:
             return
         self._valid_until = 0.0
         lease = await self._cluster.get(self._path)
-        if lease["spec"].get("holderIdentity") == self._identity:
+        if self._holds(lease["spec"]):
             lease["spec"]["holderIdentity"] = ""
             await self._cluster.replace(self._path, lease)
 
@@ -96,14 +100,23 @@ class Leader:
     def _may_take(self, spec: dict[str, Any]) -> bool:
         """Ours, free, or not renewed for a whole duration of *our* clock (another machine's may be wrong)."""
         holder, renewed = spec.get("holderIdentity"), str(spec.get("renewTime"))
-        if not holder or holder == self._identity:
+        if not holder or self._holds(spec):
             return True
+        if holder == self._identity:
+            return (
+                self.term_start is None
+            )  # our former life's; or, while we lead, that of a twin who is called the same
         if self._seen[0] != f"{holder} {renewed}":
             self._seen = (f"{holder} {renewed}", self._clock.monotonic())
         return self._clock.monotonic() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._duration)
 
+    def _holds(self, spec: dict[str, Any]) -> bool:
+        """Whether it was this very process that took or renewed the lease last."""
+        return spec.get("holderIdentity") == self._identity and spec.get("renewTime") in self._sent
+
     def _spec(self, transitions: int, old: dict[str, Any] | None = None) -> dict[str, Any]:
         now = micro_rfc3339(self._clock.now())
+        self._sent.append(now)
         ours = old is not None and old.get("holderIdentity") == self._identity
         return {
             "holderIdentity": self._identity,

@@ -73,3 +73,16 @@ async def test_a_leader_whose_lease_was_taken_is_told(bare_desk: Desk) -> None:
     async with asyncio.timeout(60):
         with pytest.raises(LeadershipLost):
             await first.keep()
+
+
+async def test_two_processes_of_one_identity_do_not_both_lead(bare_desk: Desk) -> None:
+    """Two Pods on their host's network, two shells on one machine: both are called by the host's name."""
+    first, second = candidate(bare_desk, "one", duration=1.0), candidate(bare_desk, "one", duration=1.0)
+    await first.acquire()
+    assert await first._try(), "its own renewal is no other's"
+    await second.acquire()
+    async with asyncio.timeout(60):
+        with pytest.raises(LeadershipLost, match="taken by another"):
+            await first.keep()
+    assert first.remaining() <= 0
+    assert await second._try()
