@@ -136,6 +136,14 @@ def test_an_end_of_the_new_run_is_not_hidden_by_the_old_outcome() -> None:
     assert found.outcome is not None and found.outcome.state is DeploymentState.FAILED
 
 
+def test_a_clock_ahead_of_the_api_server_s_hides_no_end_of_the_new_run() -> None:
+    """Nodes are dated by the API server, ends by us. Hidden, a crash would be no attempt and have no back-off: bought again at once, for as long
+    as the clock is ahead."""
+    fresh = ended("Crashed", "fresh", start=1, end=0)  # `node` dates it an hour ago
+    found = decide(view(fresh, status=FAILED, generation=2))
+    assert found.outcome is not None and found.outcome.state is DeploymentState.FAILED
+
+
 def test_a_terminal_state_ends_what_still_runs() -> None:
     found = decide(view(ended("Crashed"), starting("n2", slot=1), replicas=2))
     assert found.outcome is not None and [gone.metadata.uid for gone in found.delete] == ["n2"]

@@ -111,9 +111,12 @@ def _standing(view: DeploymentView) -> Outcome | None:
 
 
 def _of_former_run(view: DeploymentView, node: ComputeNode) -> bool:
-    """A record of the run that the last outcome ended: it says nothing about the run that the spec has started since."""
-    outcome, created = view.deployment.status.outcome, node.metadata.creation_timestamp
-    return outcome is not None and node.status.ended is not None and created is not None and created <= outcome.time
+    """A record of the run that the last outcome ended: it says nothing about the run that the spec has started since. Made and ended before
+    it: the one by the API server's clock, the other by ours, so that neither clock alone makes a present end a former one."""
+    outcome, created, end = view.deployment.status.outcome, node.metadata.creation_timestamp, node.status.ended
+    if outcome is None or end is None or created is None:
+        return False
+    return created <= outcome.time and end.time <= outcome.time
 
 
 def _deleting(node: ComputeNode) -> bool:
