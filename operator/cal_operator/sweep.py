@@ -32,6 +32,8 @@ class Sweep:
     def __init__(self, world: World) -> None:
         self._world = world
         self._suspects: dict[tuple[str, str], float] = {}
+        #: Orphans that are being stopped already, for as long as that takes.
+        self._ending: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """One round over all accounts."""
@@ -74,6 +76,8 @@ class Sweep:
             key = (account.provider, instance.handle)
             if instance.mark is None or instance.mark.installation != self._world.installation or known.has(instance):
                 continue
+            if key in self._ending:
+                continue
             since = self._suspects.get(key, now)
             if now - since >= self._world.settings.orphan_grace_seconds:
                 await self._stop(account, instance)
@@ -88,7 +92,15 @@ class Sweep:
         if provider is not None:
             text = f"instance {instance.id} bears this installation's mark and no ComputeNode knows it: it is stopped"
             await self._world.events.say(provider, PROVIDER.name, "OrphanStopped", text, warning=True)
-        self._world.background(undo(account, instance.handle), f"stop orphan {instance.id}")
+        self._world.background(self._end(account, instance), f"stop orphan {instance.id}")
+
+    async def _end(self, account: Account, instance: Instance) -> None:
+        key = (account.provider, instance.handle)
+        self._ending.add(key)
+        try:
+            await undo(account, instance.handle)
+        finally:
+            self._ending.discard(key)
 
 
 async def _list(account: Account | AccountMissing) -> Sequence[Instance] | str:

@@ -16,7 +16,7 @@ from cal_adapters.fake import ledger_path
 from cal_crds.base import rfc3339
 from cal_crds.cluster import ClusterError
 from cal_crds.conditions import Reason
-from cal_crds.meta import NODE, POOL, PROVIDER
+from cal_crds.meta import FINALIZER, NODE, POOL, PROVIDER
 from cal_crds.node import ComputeNode
 from cal_operator import resync
 from cal_operator.accounts import Account
@@ -326,3 +326,33 @@ async def test_a_cap_that_was_lowered_holds_for_what_is_not_bought_yet(world: Wo
     await _lower(world, bare_desk, {"maxCostPerHour": "0.01"})
     await reconcile_node(world, Prober(), node.metadata.uid)
     assert bare_desk.billing() == []
+
+
+# --- what can't be stopped -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_orphan_that_can_not_be_stopped_is_asked_for_by_one_task_only(world: World, bare_desk: Desk) -> None:
+    """Else each round would begin another one, and a day of it would be a storm of stops."""
+    made = await bare_desk.provider_object(faults=[{"verb": "stop", "error": "Refused"}])
+    world.store.put(PROVIDER.name, made)
+    for _ in range(2):
+        await reconcile_provider(world, made["metadata"]["uid"])
+    bare_desk.ledger.add_foreign(Mark(world.installation, "lost00000000"), _OFFER)
+    sweep, end = Sweep(world), world.clock.monotonic() + 5 * world.settings.orphan_grace_seconds
+
+    async def rounds() -> bool:
+        await sweep.run()
+        return world.clock.monotonic() > end
+
+    await until(rounds)
+    assert len([task for task in world._background if "orphan" in task.get_name()]) == 1
+
+
+async def test_a_node_whose_finalizer_was_taken_away_gets_it_back(world: World, bare_desk: Desk) -> None:
+    """`kubectl replace` with a file of before: the next deletion would let it go over its running instance."""
+    node = await _bought(world, bare_desk)
+    path = NODE.path(bare_desk.namespace, node.metadata.name)
+    world.learn(NODE, await bare_desk.cluster.merge_patch(path, {"metadata": {"finalizers": ["example.com/hold"]}}))
+    await reconcile_node(world, Prober(), node.metadata.uid)
+    (still,) = await bare_desk.nodes()
+    assert sorted(still.metadata.finalizers) == sorted([FINALIZER, "example.com/hold"])

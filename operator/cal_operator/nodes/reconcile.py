@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from cal_crds.meta import NODE
+from cal_crds.meta import FINALIZER, NODE
 from cal_crds.node import ComputeNode, EndCause
 from cal_operator.accounts import Account
 from cal_operator.nodes import act
@@ -19,6 +19,10 @@ async def reconcile(world: World, prober: Prober, uid: str) -> float | None:
     node: ComputeNode | None = world.store.nodes.get(uid)
     if node is None:
         return None
+    if node.metadata.deletion_timestamp is None and FINALIZER not in node.metadata.finalizers:
+        # Somebody took it away, and the object may be deleted over its instance.
+        await world.set_finalizers(NODE, node, [*node.metadata.finalizers, FINALIZER])
+        return 0.0
     view, account = await gather(world, prober, node)
     match decide(view):
         case Release():

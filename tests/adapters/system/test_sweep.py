@@ -8,6 +8,7 @@ import pytest
 
 from cal_adapters.connect import find_installation
 from cal_adapters.contract import Mark
+from cal_crds.meta import PROVIDER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200)]
 Customer = Any
@@ -15,6 +16,9 @@ Customer = Any
 
 async def test_orphans_and_doubles_go_and_strangers_stay(customer: Customer, waiting: Any) -> None:
     await customer.register(main=customer.site.key)
+    # The same account under a second name: what is bought through the one is no orphan of the other.
+    spec = (await customer.cluster.get(PROVIDER.path(name=customer.name)))["spec"]
+    await customer.create(PROVIDER, f"{customer.name}-too", spec)
     await customer.pool()
     await customer.deploy()
     await customer.reaches("RUNNING", timeout=90)
