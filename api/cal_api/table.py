@@ -34,6 +34,8 @@ class Entry(Generic[R]):
     namespace: str
     name: str
     version: int
+    #: The version in which it was made, to tell apart what was made within one second; 0 if that was before the first list.
+    born: int
     object: R
     #: Helm, Flux or Argo CD, if one of them keeps it in line.
     managed_by: str | None
@@ -187,6 +189,7 @@ class Table(Generic[R]):
             namespace=metadata.get("namespace", ""),
             name=metadata["name"],
             version=version,
+            born=version if self.synced else 0,
             object=parsed,
             managed_by=ownership.managed_by(metadata),
             updated=max(filter(None, times), default=str(metadata.get("creationTimestamp", ""))),
@@ -217,8 +220,8 @@ class Table(Generic[R]):
                 del self._buckets[key]
 
 
-def _age(entry: Entry[Any]) -> tuple[Any, str]:
-    return entry.object.metadata.creation_timestamp, entry.name
+def _age(entry: Entry[Any]) -> tuple[Any, int, str]:
+    return entry.object.metadata.creation_timestamp, entry.born, entry.name
 
 
 def _whole(name: str, items: Sequence[bytes], total: int) -> bytes:

@@ -45,8 +45,9 @@ class Changed:
 class Writer:
     """Everything that the api writes, except digests."""
 
-    def __init__(self, connection: Cluster, store: Store) -> None:
-        self._cluster, self._store = connection, store
+    def __init__(self, connection: Cluster, store: Store, patience: float = 20.0) -> None:
+        """After `patience` seconds nothing is tried again."""
+        self._cluster, self._store, self._patience = connection, store, patience
 
     async def create(self, table: Table[Any], namespace: str, body: Body, *, unique: bool = False) -> Entry[Any]:
         """A new object. Exists if the name is taken: etcd decides, no look beforehand could.
@@ -57,6 +58,7 @@ class Writer:
         metadata = {**body["metadata"], "namespace": namespace, "resourceVersion": _NO_VERSION}
         whole = {"apiVersion": API_VERSION, "kind": table.kind.name, **body, "metadata": metadata}
         path = table.kind.path(namespace, metadata["name"])
+        until = asyncio.get_running_loop().time() + self._patience
         for attempt in range(_LOST_ANSWERS + 1):
             try:
                 return self._taken(table, await self._cluster.apply(path, whole, MANAGER_API))
@@ -65,7 +67,8 @@ class Writer:
                     raise Exists from error
                 return self._taken(table, await self._cluster.get(path))
             except cluster.Unavailable:
-                if not unique or attempt == _LOST_ANSWERS:
+                late = asyncio.get_running_loop().time() >= until
+                if late or not unique or attempt == _LOST_ANSWERS:
                     raise
                 await asyncio.sleep(_PAUSE)
         raise AssertionError("every turn returns or raises")

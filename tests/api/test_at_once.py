@@ -122,3 +122,10 @@ def test_what_is_being_deleted_cannot_be_started(world: Any, eventually: Eventua
     assert reply.status_code == 409 and "being deleted" in reply.json()["detail"]
     world.call("merge_patch", path, {"metadata": {"finalizers": None}})
     eventually(lambda: world.get(f"/status/{uid}").status_code == 404)
+
+
+def test_of_one_second_the_last_made_comes_first(world: Any) -> None:
+    pool = world.pool()
+    made = [world.deployment(pool, model_name="same") for _ in range(8)]
+    listed = [item["deployment_id"] for item in world.get(f"/listDeployments/{pool}").json()["deployments"]]
+    assert listed == made[::-1]

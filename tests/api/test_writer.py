@@ -132,3 +132,15 @@ async def test_an_object_that_was_made_again_is_not_changed_by_its_old_id(cluste
         await writer.change(store.pools, old, {"spec": {"gpuCount": 9}})
     await writer.delete(store.pools, old)
     assert (await cluster.get(POOL.path(namespace, "again")))["spec"]["gpuCount"] == 1
+
+
+async def test_a_lost_answer_is_not_waited_for_longer_than_clients_wait(
+    cut: tuple[Cutter, Cluster], cluster: Cluster, namespace: str
+) -> None:
+    """An API server that hangs costs half a minute a try: whoever asked is gone by the third."""
+    cutter, through = cut
+    store = _store()
+    cutter.swallow = 1
+    with pytest.raises(Unavailable):
+        await Writer(through, store, patience=0.0).create(store.pools, namespace, _body("late"), unique=True)
+    assert cutter.swallow == 0
