@@ -30,7 +30,7 @@ async def logs(request: Request) -> Response:
     if entry.object.spec.external:
         return rendered(replies.Lines(logs=[], provider=provider))
     if not _ever_had_an_instance(port, entry):
-        return rendered(replies.Lines(logs=[] if _ended(entry) else [_WAITING], provider=provider))
+        return rendered(replies.Lines(logs=[_WAITING], provider=provider))
     lines, told = await _tail(port, entry, tail)
     return rendered(replies.Lines(logs=lines, provider=told or provider))
 
