@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cal_cli.errors import Failure
-from cal_cli.resources import RESOURCES, Scope, one, paged
-from cal_cli.rest import Body, Rest, why
+from cal_cli.resources import RESOURCES, Scope, one
+from cal_cli.rest import Body, Rest, RestError, why
 from cal_cli.table import printable_lines, table
 from cal_crds.meta import DEPLOYMENT
 
@@ -68,15 +68,23 @@ def explain(scope: Scope, wanted: str) -> str:
     return "\n".join(lines)
 
 
-def terminate(scope: Scope, identifiers: Sequence[str]) -> list[Body]:
-    """Asks for the end of each; the api's answers."""
-    return [scope.rest.post("/terminate", {"deployment_id": identifier}) for identifier in identifiers]
+def terminate(scope: Scope, identifiers: Sequence[str]) -> Iterator[Body]:
+    """Asks for the end of each; the api's answers as they come. What is refused keeps no other one alive: `Failure` in the end."""
+    refused = []
+    for identifier in identifiers:
+        try:
+            answer = scope.rest.post("/terminate", {"deployment_id": identifier})
+        except RestError as error:
+            refused.append(f"deployment {identifier} was not terminated: {error.message}")
+        else:
+            yield answer
+    if refused:
+        raise Failure("\n".join(refused))
 
 
 def of_owner(scope: Scope) -> list[str]:
-    """Every deployment of an owner's pools that hasn't ended."""
-    pools = RESOURCES["pools"].fetch(scope)
-    found = [item for pool in pools for item in paged(scope.rest, f"/listDeployments/{pool['pool_id']}", "deployments")]
+    """Every deployment of an owner that hasn't ended: of those that `get deployments --owner` lists."""
+    found = RESOURCES["deployments"].fetch(scope)
     return [str(item["deployment_id"]) for item in found if item.get("state") not in TERMINAL]
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -212,6 +213,35 @@ def test_terminate_one_then_all_of_an_owner(system: Calctl, pool: str, eventuall
     assert len(ended.splitlines()) >= 2
     eventually(lambda: set(states().values()) == {"TERMINATED"}, timeout=60, interval=0.5)
     assert system("terminate", "--all", "--owner", "ben").stdout == "ben has nothing to terminate\n"
+
+
+def test_all_of_an_owner_end_also_beside_one_that_somebody_else_manages(
+    system: Calctl, pool: str, eventually: Callable[..., Any]
+) -> None:
+    """In a pool that is another owner's: `get` and `terminate` mean the same ones."""
+    for name in ("kept", "left", "right"):
+        asked: dict[str, Any] = {"pool_id": pool, "model_name": name, "owner_id": "carl", "gpu_per_replica": 1}
+        asked["configuration"] = {"image": "x"}
+        assert httpx.post(f"{system.api_url}/deploy", json=asked).status_code == 200
+
+    def listed() -> dict[str, dict[str, str]]:
+        found = json.loads(system("get", "deployments", "--owner", "carl", "-o", "json").stdout)
+        return {item["model_name"]: item for item in found}
+
+    kept = listed()["kept"]
+    body: dict[str, Any] = {
+        "apiVersion": "calayer.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "spec": {"desiredState": "Running"},
+    }
+    body["metadata"] = {"name": kept["resource_name"], "namespace": kept["namespace"]}
+    system("kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(body))
+
+    result = system("terminate", "--all", "--owner", "carl", check=False)
+    assert result.returncode == 1
+    assert len(result.stdout.splitlines()) == 2
+    assert f"deployment {kept['deployment_id']} was not terminated: Another manager owns" in result.stderr
+    eventually(lambda: [n for n, i in listed().items() if i["state"] != "TERMINATED"] == ["kept"], timeout=60)
 
 
 def test_another_api_by_flag_and_by_environment(system: Calctl, new_calctl: Callable[[], Calctl], pool: str) -> None:
