@@ -4,24 +4,58 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from cal_api import secret, views
+from cal_api import repeats, secret, views
 from cal_api.backend import Backend
 from cal_api.deploying import Plan
 from cal_api.errors import Conflict
 from cal_api.table import Entry
 from cal_api.writer import Exists
-from cal_crds.cluster import ClusterError
+from cal_crds.cluster import AlreadyExists, ClusterError
 from cal_crds.deployment import TERMINAL_STATES, ModelDeployment
 from cal_crds.meta import DEPLOYMENT, LABEL_MODEL, LABEL_ORGANIZATION, LABEL_OWNER
-from cal_crds.names import free_deployment_name, label_hash, organization_deployment_name
+from cal_crds.names import (
+    free_deployment_name,
+    label_hash,
+    organization_deployment_name,
+    requested_deployment_name,
+)
 
 
-async def create(port: Backend, namespace: str, plan: Plan) -> Entry[ModelDeployment]:
-    """A new deployment with its Secret; Conflict if the organization has that model deployed."""
-    async with _turn_of_model(port, plan.organization, plan.model):
-        return await _create(port, namespace, plan)
+@dataclass(frozen=True)
+class Made:
+    """A deployment, and whether an earlier request of the same key made it."""
+
+    entry: Entry[ModelDeployment]
+    before: bool = False
+
+
+async def create(port: Backend, namespace: str, plan: Plan) -> Made:
+    """A deployment with its Secret, once per key; Conflict if the organization has that model deployed."""
+    async with port.turns.of("request", plan.request) if plan.request else nullcontext():
+        if (before := await _made_before(port, plan)) is not None:
+            return before
+        try:
+            async with _turn_of_model(port, plan.organization, plan.model):
+                return Made(await _create(port, namespace, plan))
+        except Conflict:
+            # Another process of this api may have served the same key meanwhile.
+            if (before := await _made_before(port, plan)) is not None:
+                return before
+            raise
+
+
+async def _made_before(port: Backend, plan: Plan) -> Made | None:
+    entry = await repeats.made_before(port, plan.request, plan.body["spec"]) if plan.request else None
+    if entry is None:
+        return None
+    if plan.secrets:
+        # The first try may have ended between the two writes. A Secret is immutable: one that is there stays.
+        with suppress(AlreadyExists):
+            await keep_secrets(port, entry, plan.secret_name, plan.secrets)
+    return Made(entry, before=True)
 
 
 @asynccontextmanager
@@ -81,7 +115,7 @@ async def keep_secrets(port: Backend, entry: Entry[ModelDeployment], name: str, 
 async def _name(port: Backend, plan: Plan) -> str:
     """A free name; in an organization, the one name that only one living deployment of the model can have."""
     if not plan.organization:
-        return free_deployment_name(plan.model)
+        return requested_deployment_name(plan.model, plan.request) if plan.request else free_deployment_name(plan.model)
     _check_none_lives(port, plan.organization, plan.model)  # one that came by kubectl has another name
     selector = f"{LABEL_ORGANIZATION}={label_hash(plan.organization)},{LABEL_MODEL}={label_hash(plan.model)}"
     listing = await port.cluster.list(DEPLOYMENT.path(), labelSelector=selector)

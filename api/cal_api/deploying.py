@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cal_api import requests, secret, views
+from cal_api import repeats, requests, secret, views
 from cal_api.bodies import explain
 from cal_api.draft import Draft, whole
 from cal_api.errors import BadRequest, bad
@@ -50,6 +50,8 @@ class Plan:
     model: str
     owner_hash: str
     organization: str | None
+    #: The key of a request that may be repeated.
+    request: str | None
     secret_name: str
     secrets: Mapping[str, str] = field(repr=False)
     body: dict[str, Any]
@@ -61,9 +63,9 @@ def is_external(asked: requests.Deploy) -> bool:
     return isinstance(kind, str) and kind.lower() == "external"
 
 
-def plan(asked: requests.Deploy, pool: ComputePool | None) -> Plan:
-    """The ModelDeployment that a request asks for; `pool` is None for an external one."""
-    secret_name = secret.name_for(slug(asked.model_name or asked.model_id or "model"))
+def plan(asked: requests.Deploy, pool: ComputePool | None, request: str | None) -> Plan:
+    """The ModelDeployment that a request asks for; `pool` is None for an external one, `request` the key under which it may be repeated."""
+    secret_name = secret.name_for(slug(asked.model_name or asked.model_id or "model"), request)
     draft = translate(_configuration(asked), secret_name)
     model = asked.model_name or asked.model_id or draft.model_id
     if not model:
@@ -72,14 +74,11 @@ def plan(asked: requests.Deploy, pool: ComputePool | None) -> Plan:
     owner = pool.spec.owner.id if pool else asked.owner_id or asked.org_id or ""
     spec = said({**_place(asked, draft, pool), **_wish(asked, draft, model), **_policies(asked.policies)})
     _check(spec)
-    return Plan(
-        model,
-        label_hash(owner),
-        asked.org_id,
-        secret_name,
-        draft.secrets,
-        {"metadata": _metadata(asked, draft, pool, owner, model), "spec": spec},
-    )
+    metadata = _metadata(asked, draft, pool, owner, model)
+    if request:
+        metadata = {place: {**metadata[place], **found} for place, found in repeats.marks(request, spec).items()}
+    body = {"metadata": metadata, "spec": spec}
+    return Plan(model, label_hash(owner), asked.org_id, request, secret_name, draft.secrets, body)
 
 
 def update(asked: requests.UpdateDeployment, current: ModelDeployment) -> tuple[dict[str, Any], Draft]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cal_api import bodies, deploying, replies, requests, views
+from cal_api import bodies, deploying, repeats, replies, requests, views
 from cal_api.backend import Backend, backend
 from cal_api.creating import check_alone, create, keep_secrets, turn
 from cal_api.errors import BadRequest
@@ -23,11 +23,11 @@ async def deploy(request: Request) -> Response:
     if not external and "pool_id" not in asked.model_fields_set:
         raise BadRequest("pool_id: is required, unless workload_type is external")
     pool = None if external else await usable_pool(port, asked.pool_id)
-    plan = deploying.plan(asked, pool.object if pool else None)
+    key = repeats.key_of(request, pool.uid if pool else "external")
+    plan = deploying.plan(asked, pool.object if pool else None, key)
     namespace = pool.namespace if pool else port.settings.namespace
-    entry = await create(port, namespace, plan)
-    state = views.deployment_state(entry.object)
-    return rendered(replies.DeploymentOutcome(deployment_id=entry.uid, status=state, state=state))
+    made = await create(port, namespace, plan)
+    return _outcome(made.entry, dict(repeats.REPLAYED) if made.before else None)
 
 
 async def get_status(request: Request) -> Response:
@@ -172,8 +172,10 @@ OPERATIONS = (
             400: "A bad value.",
             404: "No such pool.",
             409: "The pool is going, or the organization has this model deployed.",
+            422: "Another request was made under this Idempotency-Key.",
         },
         body=requests.Deploy,
+        headers={repeats.HEADER: repeats.ABOUT},
         prefixes=DEPLOYMENT_PREFIXES,
     ),
     Operation(

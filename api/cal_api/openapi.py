@@ -56,7 +56,9 @@ def _operation(op: Operation, names: Any) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": op.handler.__name__,
         "summary": op.summary,
-        "parameters": [_path_parameter(name) for name in op.parameters] + _query_parameters(op.query),
+        "parameters": [_path_parameter(name) for name in op.parameters]
+        + _query_parameters(op.query)
+        + [_header_parameter(name, about) for name, about in op.headers.items()],
         "responses": {str(code): _response(op, code, text, names) for code, text in codes(op).items()},
     }
     if op.body:
@@ -67,6 +69,10 @@ def _operation(op: Operation, names: Any) -> dict[str, Any]:
 
 def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _header_parameter(name: str, about: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
 
 
 def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:

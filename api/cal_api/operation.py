@@ -37,6 +37,8 @@ class Operation:
     codes: Mapping[int, str] = field(default_factory=dict)
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    #: Headers that it looks at, and what each means.
+    headers: Mapping[str, str] = field(default_factory=dict)
     success: int = 200
     prefixes: tuple[str, ...] = ()
 

@@ -9,9 +9,9 @@ from typing import Any
 from cal_crds.meta import API_VERSION, DEPLOYMENT, LABEL_DEPLOYMENT, LABEL_MANAGED_BY, LABEL_OWNER, MANAGER_API
 
 
-def name_for(deployment: str) -> str:
-    """A fresh name: a Secret is never changed, a new one takes its place."""
-    return f"{deployment[:220].rstrip('-.')}-env-{secrets.token_hex(4)}"
+def name_for(deployment: str, request: str | None = None) -> str:
+    """A fresh name: a Secret is never changed, a new one takes its place. Of a `request` that may be repeated it is always the same one."""
+    return f"{deployment[:220].rstrip('-.')}-env-{request[:8] if request else secrets.token_hex(4)}"
 
 
 def build(name: str, deployment: str, uid: str, owner_hash: str, values: Mapping[str, str]) -> dict[str, Any]:

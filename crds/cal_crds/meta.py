@@ -63,6 +63,10 @@ LABEL_CONTENT: Final = f"{GROUP}/content"
 LABEL_INSTALLATION: Final = f"{GROUP}/installation"
 LABEL_TOKEN: Final = f"{GROUP}/token"
 
+#: Which request made a deployment, where its client named it (`Idempotency-Key`), and a hash of what was asked for.
+LABEL_REQUEST: Final = f"{GROUP}/request"
+ANNOTATION_REQUEST: Final = f"{GROUP}/request-content"
+
 #: JSON of what REST sent and no field holds, redacted; for the echo only.
 ANNOTATION_REST: Final = f"{GROUP}/rest"
 #: Set by an admin on a ComputeNode: let go of an instance that nobody can prove gone. Says so in an Event.

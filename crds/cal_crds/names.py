@@ -40,6 +40,11 @@ def free_deployment_name(model: str) -> str:
     return f"{slug(model)}-{secrets.token_hex(5)}"
 
 
+def requested_deployment_name(model: str, request: str) -> str:
+    """The name for a request that its client can tell from every other: asked again, it collides with itself."""
+    return f"{slug(model)}-{digest(request)}"
+
+
 def node_name(deployment_name: str, deployment_uid: str, slot: int, predecessor_uid: str) -> str:
     """The name of a replica's node: one slot and predecessor, one object. `predecessor_uid` is "" for the first.
 

@@ -109,6 +109,15 @@ ROWS: dict[tuple[str, str, int], Row] = {
         w.post("/deploy", {"pool_id": pool, "model_name": "m", "org_id": "o", "configuration": {"engine": "vllm"}})
         for pool in [w.pool()] * 2
     ][1],
+    ("POST", "/deploy", 422): lambda w: [
+        w.http.post(
+            "/deploy",
+            json={"pool_id": pool, "model_name": name, "configuration": {"engine": "vllm"}},
+            headers={"Idempotency-Key": "k"},
+        )
+        for pool in [w.pool()]
+        for name in ("one", "another")
+    ][1],
     ("POST", "/terminate", 200): lambda w: w.post("/terminate", {"deployment_id": w.deployment()}),
     ("POST", "/terminate", 400): lambda w: w.post("/terminate", {"deployment_id": "1"}),
     ("POST", "/terminate", 404): lambda w: w.post("/terminate", {"deployment_id": _nobody()}),
