@@ -33,6 +33,9 @@ _POLL = 2.0
 _GRACE = 5.0
 #: How long the history of a stream may take to come once it is open. Seconds.
 _REPLAY = 10.0
+#: Lines that a stream is asked to begin with where the whole log was short just now: what a burst adds until the stream is open must not
+#: push its beginning out of sight.
+_YOUNG = 50 * HISTORY
 #: A stream that ends so often without a new line has ended, whatever the record says.
 _ENDS = 3
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
@@ -119,7 +122,8 @@ class Upstream:
             self._hub.wake()
             self._delay = _FIRST_DELAY
             if isinstance(adapter, FollowsLogs):
-                await self._until_over(self._follow(adapter.follow(handle, HISTORY), len(history)))
+                tail = HISTORY if len(history) >= HISTORY else _YOUNG
+                await self._until_over(self._follow(adapter.follow(handle, tail), len(history)))
             else:
                 await self._poll(adapter, handle)
 

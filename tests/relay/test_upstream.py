@@ -64,6 +64,18 @@ class Followed(Polled):
 
 
 @dataclass
+class Bursting(Followed):
+    """One that logs a lot between the reading of its history and the opening of the stream."""
+
+    burst: Sequence[str] = ()
+
+    async def follow(self, handle: str, tail: int) -> AsyncIterator[str]:
+        self.log += self.burst
+        async for line in super().follow(handle, tail):
+            yield line
+
+
+@dataclass
 class Bench:
     """One node, its hub and the task that fills it."""
 
@@ -109,6 +121,14 @@ async def read(cluster: Any, market: Any, eventually_async: Any) -> AsyncIterato
 
 async def _now(value: Any) -> Any:
     return value
+
+
+async def test_a_burst_before_the_stream_is_open_is_not_passed_over(read: Any, eventually_async: Any) -> None:
+    burst = [f"{number}" for number in range(1500)]
+    bench = await read(Bursting(log=["start"], burst=burst))
+    await eventually_async(lambda: _now(bench.lines[-1:] == ["1499"]))
+    assert bench.lines == ["start", *burst]
+    assert bench.notices == []
 
 
 async def test_a_stream_that_breaks_goes_on_without_doubles(read: Any, eventually_async: Any) -> None:
