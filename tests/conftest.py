@@ -56,13 +56,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
-    """eventually(check, timeout=30): polls until `check()` is truthy and returns its value. See rig/waiting.py."""
+    """eventually(check, timeout=90): polls until `check()` is truthy and returns its value. See rig/waiting.py."""
     return waiting.eventually
 
 
 @pytest.fixture(scope="session")
 def eventually_async() -> Callable[..., Any]:
-    """`await eventually_async(check, timeout=40)`: as `eventually`, for an async `check`."""
+    """`await eventually_async(check, timeout=90)`: as `eventually`, for an async `check`."""
     return waiting.until
 
 

@@ -103,9 +103,8 @@ class Leader:
         if not holder or self._holds(spec):
             return True
         if holder == self._identity:
-            return (
-                self.term_start is None
-            )  # our former life's; or, while we lead, that of a twin who is called the same
+            # Our former life's; or, while we lead, that of a twin who is called the same.
+            return self.term_start is None
         if self._seen[0] != f"{holder} {renewed}":
             self._seen = (f"{holder} {renewed}", self._clock.monotonic())
         return self._clock.monotonic() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._duration)

@@ -141,7 +141,7 @@ class Desk:
         found = await self.cluster.list(NODE.path(self.namespace), **query)
         return sorted(map(ComputeNode.parse, found["items"]), key=lambda node: str(node.metadata.creation_timestamp))
 
-    async def reaches(self, state: str, name: str = "model", timeout: float = 40) -> ModelDeployment:
+    async def reaches(self, state: str, name: str = "model", timeout: float = 90) -> ModelDeployment:
         """Wait until the deployment is in that state, and its newest spec was seen."""
 
         async def check() -> ModelDeployment | None:

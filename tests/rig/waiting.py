@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], timeout: float = 30, interval: float = 0.05) -> T:
+def eventually(check: Callable[[], T], timeout: float = 90, interval: float = 0.05) -> T:
     """The first truthy value of `check()`; `timeout` and `interval` in seconds.
 
     An AssertionError in `check` counts as not yet; the last one is raised when the time is over.
@@ -30,7 +30,7 @@ def eventually(check: Callable[[], T], timeout: float = 30, interval: float = 0.
         time.sleep(interval)
 
 
-async def until(check: Callable[[], Awaitable[T]], timeout: float = 40, what: str = "it", interval: float = 0.05) -> T:
+async def until(check: Callable[[], Awaitable[T]], timeout: float = 90, what: str = "it", interval: float = 0.05) -> T:
     """As `eventually`, for an async `check`; `what` is its name in the error."""
     deadline = time.monotonic() + timeout
     while True:

@@ -230,7 +230,7 @@ class Customer:
     async def nodes(self) -> list[ComputeNode]:
         return [ComputeNode.parse(item) for item in (await self.cluster.list(NODE.path(self.name)))["items"]]
 
-    async def reaches(self, state: str, name: str = "chat", timeout: float = 60) -> ModelDeployment:
+    async def reaches(self, state: str, name: str = "chat", timeout: float = 90) -> ModelDeployment:
         async def there() -> ModelDeployment:
             found = await self.deployment(name)
             assert found.status.state == state, f"{found.status.state}: {found.status.waiting} {await self._said()}"
@@ -241,7 +241,7 @@ class Customer:
     async def _said(self) -> list[str | None]:
         return [node.status.message for node in await self.nodes()]
 
-    async def no_nodes(self, timeout: float = 60) -> None:
+    async def no_nodes(self, timeout: float = 90) -> None:
         async def none() -> bool:
             assert await self._said() == []
             return True
