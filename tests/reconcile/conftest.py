@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -64,35 +65,33 @@ def fresh_plane(binaries: dict[str, Path]) -> Iterator[ControlPlane]:
 @pytest.fixture
 async def fresh_desk(fresh_plane: ControlPlane, anyio_backend: str) -> AsyncIterator[Desk]:
     """A desk on a plane of its own, where no operator runs."""
-    async with await Cluster.connect(str(fresh_plane.kubeconfig)) as cluster:
-        desk = await _desk(cluster, fresh_plane)
-        yield desk
-        desk.ledger.close()
+    async with _desk_on(fresh_plane) as made:
+        yield made
 
 
 @pytest.fixture
 async def bare_desk(own_plane: ControlPlane, anyio_backend: str) -> AsyncIterator[Desk]:
     """A namespace and a provider's name of this test's own, where no operator runs."""
-    async with await Cluster.connect(str(own_plane.kubeconfig)) as cluster:
-        desk = await _desk(cluster, own_plane)
-        yield desk
-        desk.ledger.close()
+    async with _desk_on(own_plane) as made:
+        yield made
 
 
 @pytest.fixture
 async def desk(operator: OperatorProcess, busy_plane: ControlPlane, anyio_backend: str) -> AsyncIterator[Desk]:
     """A namespace and a provider's name of this test's own, and the running operator."""
     assert operator.process is not None and operator.process.poll() is None, operator.log.read_text()[-4000:]
-    async with await Cluster.connect(str(busy_plane.kubeconfig)) as cluster:
-        made = await _desk(cluster, busy_plane)
+    async with _desk_on(busy_plane) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _desk_on(plane: ControlPlane) -> AsyncIterator[Desk]:
+    name = f"desk-{os.getpid()}-{next(_numbers)}"
+    async with await Cluster.connect(str(plane.kubeconfig)) as cluster:
+        await cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        made = Desk(cluster, name, name, plane.state_dir / "adapters")
         yield made
         made.ledger.close()
-
-
-async def _desk(cluster: Cluster, plane: ControlPlane) -> Desk:
-    name = f"desk-{os.getpid()}-{next(_numbers)}"
-    await cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    return Desk(cluster, name, name, plane.state_dir / "adapters")
 
 
 @pytest.fixture

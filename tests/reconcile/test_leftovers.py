@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rig.desk import Desk
+from rig.inside import ready
 from rig.waiting import until
 
 from cal_adapters.contract import Mark
@@ -20,16 +21,6 @@ pytestmark = pytest.mark.anyio
 _OFFER = "rtx-3060-x1-global"
 
 
-async def _registered(world: World, desk: Desk) -> str:
-    """The desk's provider, with our finalizer and offers; its uid."""
-    made = await desk.provider_object()
-    uid = str(made["metadata"]["uid"])
-    world.store.put(PROVIDER.name, made)
-    for _ in range(2):
-        await reconcile(world, uid)
-    return uid
-
-
 async def _delete(world: World, desk: Desk) -> None:
     """As a user does, and as the watch tells it."""
     await desk.delete(PROVIDER, desk.provider)
@@ -43,15 +34,8 @@ async def _why_not_gone(desk: Desk) -> str:
     return ready.message
 
 
-async def _abandoned(desk: Desk) -> list[str]:
-    """What the Events say of a provider that goes although something may run there."""
-    events = await desk.events("default")
-    ours = [event for event in events if event["involvedObject"]["name"] == desk.provider]
-    return [event["message"] for event in ours if event["reason"] == "Abandoned"]
-
-
 async def test_it_stays_until_the_sweep_has_stopped_what_no_node_knows(world: World, bare_desk: Desk) -> None:
-    uid = await _registered(world, bare_desk)
+    uid = await ready(world, await bare_desk.provider_object())
     bare_desk.ledger.add_foreign(Mark(world.installation, "lost00000000"), _OFFER)
     await _delete(world, bare_desk)
     await reconcile(world, uid)
@@ -67,11 +51,11 @@ async def test_it_stays_until_the_sweep_has_stopped_what_no_node_knows(world: Wo
 
     await until(gone)
     assert bare_desk.billing() == []
-    assert await _abandoned(bare_desk) == []
+    assert await bare_desk.said_of_provider("Abandoned") == []
 
 
 async def test_strangers_instances_are_no_reason_to_stay(world: World, bare_desk: Desk) -> None:
-    uid = await _registered(world, bare_desk)
+    uid = await ready(world, await bare_desk.provider_object())
     bare_desk.ledger.add_foreign(Mark("0123456789", "theirs000000"), _OFFER)
     bare_desk.ledger.add_foreign(None, _OFFER)
     await _delete(world, bare_desk)
@@ -81,7 +65,7 @@ async def test_strangers_instances_are_no_reason_to_stay(world: World, bare_desk
 
 
 async def test_one_that_can_not_be_asked_stays_and_is_asked_again_soon(world: World, bare_desk: Desk) -> None:
-    uid = await _registered(world, bare_desk)
+    uid = await ready(world, await bare_desk.provider_object())
     await _delete(world, bare_desk)
     bare_desk.ledger.fail_next("list", "OutcomeUnknown")
     assert await reconcile(world, uid) == 5.0
@@ -93,26 +77,26 @@ async def test_one_that_can_not_be_asked_stays_and_is_asked_again_soon(world: Wo
 
 
 async def test_the_annotation_lets_it_go_and_an_event_says_what_may_run_on(world: World, bare_desk: Desk) -> None:
-    uid = await _registered(world, bare_desk)
+    uid = await ready(world, await bare_desk.provider_object())
     bare_desk.ledger.fail_next("list", "OutcomeUnknown")
     await _delete(world, bare_desk)
     annotated = {"metadata": {"annotations": {ANNOTATION_ABANDON: "true"}}}
     world.learn(PROVIDER, await bare_desk.cluster.merge_patch(PROVIDER.path(name=bare_desk.provider), annotated))
     await reconcile(world, uid)
     assert await bare_desk.is_gone(PROVIDER, bare_desk.provider)
-    (said,) = await _abandoned(bare_desk)
+    (said,) = await bare_desk.said_of_provider("Abandoned")
     assert "may still bill" in said and "can't be told" in said
 
 
 async def test_one_whose_key_is_refused_goes_and_an_event_says_that_nobody_looked(
     world: World, bare_desk: Desk
 ) -> None:
-    uid = await _registered(world, bare_desk)
+    uid = await ready(world, await bare_desk.provider_object())
     bare_desk.ledger.fail_next("list", "CredentialsRefused")
     await _delete(world, bare_desk)
     await reconcile(world, uid)
     assert await bare_desk.is_gone(PROVIDER, bare_desk.provider)
-    (said,) = await _abandoned(bare_desk)
+    (said,) = await bare_desk.said_of_provider("Abandoned")
     assert said.startswith("deleted unlooked at")
 
 

@@ -173,6 +173,11 @@ class Desk:
         found = await self.cluster.list(f"/api/v1/namespaces/{namespace or self.namespace}/events")
         return list(found["items"])
 
+    async def said_of_provider(self, reason: str) -> list[str]:
+        """What the Events of that reason say of the desk's provider."""
+        ours = [event for event in await self.events("default") if event["involvedObject"]["name"] == self.provider]
+        return [event["message"] for event in ours if event["reason"] == reason]
+
     def billing(self) -> list[str]:
         """The tokens of what bills at the market, strangers' included."""
         return sorted(mark.token if mark else "" for mark in self.ledger.billing())
