@@ -109,7 +109,7 @@ def deploy(state: StateDir, api: str | None, kubeconfig: Path | None, **given: A
         "owner_id": given["owner"],
         "configuration": _configuration(given),
     }
-    answer = scope.rest.post("/deploy", {key: value for key, value in body.items() if value is not None})
+    answer = scope.rest.post_once("/deploy", {key: value for key, value in body.items() if value is not None})
     identifier = str(answer["deployment_id"])
     click.echo(f"deployment {identifier} {str(answer.get('status', '')).lower()}")
     if given["wait"]:

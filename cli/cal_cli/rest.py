@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from typing import Any
 
 import httpx
@@ -13,6 +15,8 @@ from cal_crds.loopback import leads_here
 
 Body = dict[str, Any]
 _TIMEOUT = httpx.Timeout(30, connect=5)
+#: How often a request whose answer was lost is sent again, and after how many seconds the first time.
+_LOST_ANSWERS, _PAUSE = 2, 0.5
 
 
 class RestError(Failure):
@@ -21,6 +25,10 @@ class RestError(Failure):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NoAnswer(Failure):
+    """Nobody answered, or the answer was lost: what was asked for may have been done."""
 
 
 class Rest:
@@ -40,11 +48,22 @@ class Rest:
     def post(self, path: str, body: Body | None = None) -> Body:
         return self._request("POST", path, json=body if body is not None else {})
 
+    def post_once(self, path: str, body: Body) -> Body:
+        """A post that is tried again when its answer is lost, under a key by which the api tells the tries for one."""
+        headers, pause = {"Idempotency-Key": str(uuid.uuid4())}, _PAUSE
+        for _ in range(_LOST_ANSWERS):
+            try:
+                return self._request("POST", path, json=body, headers=headers)
+            except NoAnswer:
+                time.sleep(pause)
+                pause *= 2
+        return self._request("POST", path, json=body, headers=headers)
+
     def _request(self, method: str, path: str, **arguments: Any) -> Body:
         try:
             answer = self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
-            raise Failure(f"no answer from {self.base}: {error or type(error).__name__}") from error
+            raise NoAnswer(f"no answer from {self.base}: {error or type(error).__name__}") from error
         try:
             body = answer.json()
         except ValueError:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from rig.cutter import Cutter
 
 from cal_api.errors import NotFound
 from cal_api.store import Store
@@ -16,37 +17,6 @@ from cal_crds.cluster import Body, Cluster, Unavailable
 from cal_crds.meta import POOL
 
 pytestmark = pytest.mark.anyio
-
-
-class Cutter:
-    """Forwards TCP to the API server; can cut a connection in place of an answer."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        #: How many answers to swallow from now on.
-        self.swallow = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._target)
-        pumps = [
-            asyncio.create_task(self._pump(reader, upstream, answers=False)),
-            asyncio.create_task(self._pump(upstream_reader, writer, answers=True)),
-        ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        for end in (writer, upstream):
-            end.close()
-        await asyncio.gather(*pumps, writer.wait_closed(), upstream.wait_closed(), return_exceptions=True)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
-        while data := await reader.read(65536):
-            # The client asked something and here is the answer: so it was done.
-            if answers and self.swallow:
-                self.swallow -= 1
-                return
-            writer.write(data)
-            await writer.drain()
 
 
 @pytest.fixture
