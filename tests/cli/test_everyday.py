@@ -326,7 +326,9 @@ def test_a_terminal_without_unicode_shows_the_rest(system: Calctl) -> None:
 
 
 def test_who_stops_waiting_is_told_that_the_deployment_goes_on(system: Calctl, pool: str) -> None:
-    argv = [*system.argv, "deploy", "patient", "--pool", pool, "--gpus", "64", "--image", "x", "--wait"]
+    # Where this run was started in the background, children ignore SIGINT; in somebody's terminal they don't.
+    argv = ["env", "--default-signal=INT", *system.argv]
+    argv += ["deploy", "patient", "--pool", pool, "--gpus", "64", "--image", "x", "--wait"]
     process = subprocess.Popen(argv, env=system.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     assert "PENDING" in process.stderr.readline()
